@@ -24,6 +24,7 @@ const (
 	FrameAnswer    FrameKind = 65 // no payload: id, seq and flags say it all
 	FrameExtend    FrameKind = 66 // no payload: question id needs until deadline
 	FrameFinding   FrameKind = 67 // payload Finding
+	FrameAck       FrameKind = 68 // no payload: every event up to seq has been handled
 
 	FrameUnsupported FrameKind = 127 // payload Unsupported; both ways
 )

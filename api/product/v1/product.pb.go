@@ -1414,15 +1414,13 @@ func (x *HealthEntry) GetRemedy() string {
 }
 
 // The payload of a Question frame; the frame's header carries id, seq and the deadline. The file itself comes as a
-// read-only descriptor with the frame.
+// read-only descriptor with the frame; whether the question is critical or shadow is said by the frame's flags.
 type Question struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=bailey.product.v1.Kind" json:"kind,omitempty"`
 	Time          uint64                 `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`
 	Process       *Process               `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
 	File          *File                  `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
-	Critical      bool                   `protobuf:"varint,5,opt,name=critical,proto3" json:"critical,omitempty"`
-	Shadow        bool                   `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1485,20 +1483,6 @@ func (x *Question) GetFile() *File {
 	return nil
 }
 
-func (x *Question) GetCritical() bool {
-	if x != nil {
-		return x.Critical
-	}
-	return false
-}
-
-func (x *Question) GetShadow() bool {
-	if x != nil {
-		return x.Shadow
-	}
-	return false
-}
-
 // The first frame, from the agent.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1511,6 +1495,7 @@ type Welcome struct {
 	Grants        *Grants                `protobuf:"bytes,7,opt,name=grants,proto3" json:"grants,omitempty"`
 	Deadlines     map[string]uint64      `protobuf:"bytes,8,rep,name=deadlines,proto3" json:"deadlines,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // kind word → nanoseconds
 	Settings      map[string]string      `protobuf:"bytes,9,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`    // the operator's settings for this product
+	EventWindow   uint32                 `protobuf:"varint,10,opt,name=event_window,json=eventWindow,proto3" json:"event_window,omitempty"`                                                   // events sent beyond the last Ack; the agent holds back (and at last drops) the rest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1606,6 +1591,13 @@ func (x *Welcome) GetSettings() map[string]string {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *Welcome) GetEventWindow() uint32 {
+	if x != nil {
+		return x.EventWindow
+	}
+	return 0
 }
 
 // What the operator lets this product see, decide and do.
@@ -2112,14 +2104,12 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
 	"\asummary\x18\x03 \x01(\tR\asummary\x12\x16\n" +
-	"\x06remedy\x18\x04 \x01(\tR\x06remedy\"\xe2\x01\n" +
+	"\x06remedy\x18\x04 \x01(\tR\x06remedy\"\xae\x01\n" +
 	"\bQuestion\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.bailey.product.v1.KindR\x04kind\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x04R\x04time\x124\n" +
 	"\aprocess\x18\x03 \x01(\v2\x1a.bailey.product.v1.ProcessR\aprocess\x12+\n" +
-	"\x04file\x18\x04 \x01(\v2\x17.bailey.product.v1.FileR\x04file\x12\x1a\n" +
-	"\bcritical\x18\x05 \x01(\bR\bcritical\x12\x16\n" +
-	"\x06shadow\x18\x06 \x01(\bR\x06shadow\"\xf2\x03\n" +
+	"\x04file\x18\x04 \x01(\v2\x17.bailey.product.v1.FileR\x04file\"\x95\x04\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12\x18\n" +
@@ -2129,7 +2119,9 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x121\n" +
 	"\x06grants\x18\a \x01(\v2\x19.bailey.product.v1.GrantsR\x06grants\x12G\n" +
 	"\tdeadlines\x18\b \x03(\v2).bailey.product.v1.Welcome.DeadlinesEntryR\tdeadlines\x12D\n" +
-	"\bsettings\x18\t \x03(\v2(.bailey.product.v1.Welcome.SettingsEntryR\bsettings\x1a<\n" +
+	"\bsettings\x18\t \x03(\v2(.bailey.product.v1.Welcome.SettingsEntryR\bsettings\x12!\n" +
+	"\fevent_window\x18\n" +
+	" \x01(\rR\veventWindow\x1a<\n" +
 	"\x0eDeadlinesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
