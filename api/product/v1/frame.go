@@ -42,6 +42,7 @@ const (
 	HeaderSize  = 32
 	MaxFrame    = 64 << 10 // a whole frame, header included
 	MaxDatagram = 32 << 10 // several notify frames packed into one datagram; a single frame may be larger
+	MaxFinding  = 16 << 10 // a Finding's payload; it must fit an event together with what the agent adds
 )
 
 // Protocol is the protocol version of this package.

@@ -9,6 +9,7 @@ import (
 	protohelpers "github.com/planetscale/vtprotobuf/protohelpers"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	io "io"
+	sync "sync"
 	unsafe "unsafe"
 )
 
@@ -1714,6 +1715,207 @@ func (m *Unsupported) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
+var vtprotoPool_ProcessKey = sync.Pool{
+	New: func() interface{} {
+		return &ProcessKey{}
+	},
+}
+
+func (m *ProcessKey) ResetVT() {
+	if m != nil {
+		m.Reset()
+	}
+}
+func (m *ProcessKey) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_ProcessKey.Put(m)
+	}
+}
+func ProcessKeyFromVTPool() *ProcessKey {
+	return vtprotoPool_ProcessKey.Get().(*ProcessKey)
+}
+
+var vtprotoPool_File = sync.Pool{
+	New: func() interface{} {
+		return &File{}
+	},
+}
+
+func (m *File) ResetVT() {
+	if m != nil {
+		m.Reset()
+	}
+}
+func (m *File) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_File.Put(m)
+	}
+}
+func FileFromVTPool() *File {
+	return vtprotoPool_File.Get().(*File)
+}
+
+var vtprotoPool_Credentials = sync.Pool{
+	New: func() interface{} {
+		return &Credentials{}
+	},
+}
+
+func (m *Credentials) ResetVT() {
+	if m != nil {
+		m.Reset()
+	}
+}
+func (m *Credentials) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Credentials.Put(m)
+	}
+}
+func CredentialsFromVTPool() *Credentials {
+	return vtprotoPool_Credentials.Get().(*Credentials)
+}
+
+var vtprotoPool_Process = sync.Pool{
+	New: func() interface{} {
+		return &Process{}
+	},
+}
+
+func (m *Process) ResetVT() {
+	if m != nil {
+		m.Key.ReturnToVTPool()
+		m.Parent.ReturnToVTPool()
+		m.Executable.ReturnToVTPool()
+		m.Credentials.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *Process) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Process.Put(m)
+	}
+}
+func ProcessFromVTPool() *Process {
+	return vtprotoPool_Process.Get().(*Process)
+}
+
+var vtprotoPool_Event = sync.Pool{
+	New: func() interface{} {
+		return &Event{}
+	},
+}
+
+func (m *Event) ResetVT() {
+	if m != nil {
+		m.Process.ReturnToVTPool()
+		m.Exec.ReturnToVTPool()
+		m.Fork.ReturnToVTPool()
+		m.Exit.ReturnToVTPool()
+		m.File.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *Event) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Event.Put(m)
+	}
+}
+func EventFromVTPool() *Event {
+	return vtprotoPool_Event.Get().(*Event)
+}
+
+var vtprotoPool_Exec = sync.Pool{
+	New: func() interface{} {
+		return &Exec{}
+	},
+}
+
+func (m *Exec) ResetVT() {
+	if m != nil {
+		f0 := m.Argv[:0]
+		m.Reset()
+		m.Argv = f0
+	}
+}
+func (m *Exec) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Exec.Put(m)
+	}
+}
+func ExecFromVTPool() *Exec {
+	return vtprotoPool_Exec.Get().(*Exec)
+}
+
+var vtprotoPool_Fork = sync.Pool{
+	New: func() interface{} {
+		return &Fork{}
+	},
+}
+
+func (m *Fork) ResetVT() {
+	if m != nil {
+		m.Child.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *Fork) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Fork.Put(m)
+	}
+}
+func ForkFromVTPool() *Fork {
+	return vtprotoPool_Fork.Get().(*Fork)
+}
+
+var vtprotoPool_Exit = sync.Pool{
+	New: func() interface{} {
+		return &Exit{}
+	},
+}
+
+func (m *Exit) ResetVT() {
+	if m != nil {
+		m.Reset()
+	}
+}
+func (m *Exit) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Exit.Put(m)
+	}
+}
+func ExitFromVTPool() *Exit {
+	return vtprotoPool_Exit.Get().(*Exit)
+}
+
+var vtprotoPool_FileEvent = sync.Pool{
+	New: func() interface{} {
+		return &FileEvent{}
+	},
+}
+
+func (m *FileEvent) ResetVT() {
+	if m != nil {
+		m.File.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *FileEvent) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_FileEvent.Put(m)
+	}
+}
+func FileEventFromVTPool() *FileEvent {
+	return vtprotoPool_FileEvent.Get().(*FileEvent)
+}
 func (m *ProcessKey) SizeVT() (n int) {
 	if m == nil {
 		return 0
@@ -3031,7 +3233,7 @@ func (m *Process) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Key == nil {
-				m.Key = &ProcessKey{}
+				m.Key = ProcessKeyFromVTPool()
 			}
 			if err := m.Key.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3067,7 +3269,7 @@ func (m *Process) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Parent == nil {
-				m.Parent = &ProcessKey{}
+				m.Parent = ProcessKeyFromVTPool()
 			}
 			if err := m.Parent.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3135,7 +3337,7 @@ func (m *Process) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Executable == nil {
-				m.Executable = &File{}
+				m.Executable = FileFromVTPool()
 			}
 			if err := m.Executable.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3171,7 +3373,7 @@ func (m *Process) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Credentials == nil {
-				m.Credentials = &Credentials{}
+				m.Credentials = CredentialsFromVTPool()
 			}
 			if err := m.Credentials.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3418,7 +3620,7 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Process == nil {
-				m.Process = &Process{}
+				m.Process = ProcessFromVTPool()
 			}
 			if err := m.Process.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3454,7 +3656,7 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Exec == nil {
-				m.Exec = &Exec{}
+				m.Exec = ExecFromVTPool()
 			}
 			if err := m.Exec.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3490,7 +3692,7 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Fork == nil {
-				m.Fork = &Fork{}
+				m.Fork = ForkFromVTPool()
 			}
 			if err := m.Fork.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3526,7 +3728,7 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Exit == nil {
-				m.Exit = &Exit{}
+				m.Exit = ExitFromVTPool()
 			}
 			if err := m.Exit.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -3562,7 +3764,7 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &FileEvent{}
+				m.File = FileEventFromVTPool()
 			}
 			if err := m.File.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -4030,7 +4232,7 @@ func (m *Fork) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Child == nil {
-				m.Child = &Process{}
+				m.Child = ProcessFromVTPool()
 			}
 			if err := m.Child.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -4206,7 +4408,7 @@ func (m *FileEvent) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &File{}
+				m.File = FileFromVTPool()
 			}
 			if err := m.File.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -7868,7 +8070,7 @@ func (m *Process) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Key == nil {
-				m.Key = &ProcessKey{}
+				m.Key = ProcessKeyFromVTPool()
 			}
 			if err := m.Key.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -7904,7 +8106,7 @@ func (m *Process) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Parent == nil {
-				m.Parent = &ProcessKey{}
+				m.Parent = ProcessKeyFromVTPool()
 			}
 			if err := m.Parent.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -7976,7 +8178,7 @@ func (m *Process) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Executable == nil {
-				m.Executable = &File{}
+				m.Executable = FileFromVTPool()
 			}
 			if err := m.Executable.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8012,7 +8214,7 @@ func (m *Process) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Credentials == nil {
-				m.Credentials = &Credentials{}
+				m.Credentials = CredentialsFromVTPool()
 			}
 			if err := m.Credentials.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8267,7 +8469,7 @@ func (m *Event) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Process == nil {
-				m.Process = &Process{}
+				m.Process = ProcessFromVTPool()
 			}
 			if err := m.Process.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8303,7 +8505,7 @@ func (m *Event) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Exec == nil {
-				m.Exec = &Exec{}
+				m.Exec = ExecFromVTPool()
 			}
 			if err := m.Exec.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8339,7 +8541,7 @@ func (m *Event) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Fork == nil {
-				m.Fork = &Fork{}
+				m.Fork = ForkFromVTPool()
 			}
 			if err := m.Fork.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8375,7 +8577,7 @@ func (m *Event) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Exit == nil {
-				m.Exit = &Exit{}
+				m.Exit = ExitFromVTPool()
 			}
 			if err := m.Exit.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8411,7 +8613,7 @@ func (m *Event) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &FileEvent{}
+				m.File = FileEventFromVTPool()
 			}
 			if err := m.File.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -8895,7 +9097,7 @@ func (m *Fork) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Child == nil {
-				m.Child = &Process{}
+				m.Child = ProcessFromVTPool()
 			}
 			if err := m.Child.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -9071,7 +9273,7 @@ func (m *FileEvent) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &File{}
+				m.File = FileFromVTPool()
 			}
 			if err := m.File.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err

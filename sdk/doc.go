@@ -1,0 +1,40 @@
+// Package sdk is how a security product written in Go talks to Bailey. A product is an unprivileged process that the
+// agent starts with a socket as descriptor 3. It subscribes to events and questions; an event is something that happened,
+// a question is something in the kernel that waits for this product's answer.
+//
+//	func main() {
+//		err := sdk.Run(context.Background(), sdk.Product{
+//			Name:      "hello",
+//			Questions: []sdk.Kind{sdk.Exec},
+//			OnQuestion: func(ctx context.Context, q *sdk.Question) sdk.Answer {
+//				if strings.HasPrefix(q.File.GetPath(), "/tmp/") {
+//					return sdk.Deny
+//				}
+//				return sdk.Allow.CacheFile()
+//			},
+//		})
+//		...
+//	}
+//
+// The package is not a way to observe or to act on the machine: it opens no files and has no privilege; everything it
+// knows came through the socket. Only this package and sdk/sdktest carry a promise of compatibility.
+//
+// # Threads
+//
+// One goroutine, locked to a thread, reads the socket. OnQuestion runs on a bounded pool of workers, or on the reading
+// thread itself with Workers: Inline, which saves the hand-off (about 5 µs) and suits handlers that never wait. OnEvent,
+// OnLost and OnState run on one other goroutine, one at a time, in the order in which the agent sent them; a slow OnEvent
+// never delays a question, because the agent sends no more events than the window that has not been acknowledged.
+//
+// # Lifetimes
+//
+// An *Event and everything in it is valid until OnEvent returns, a *Question until OnQuestion returns: their strings lie
+// in the buffer that the socket was read into. Use Clone and Question.CloneFile, or strings.Clone, to keep something.
+//
+// # Panics
+//
+// A panic in a handler is printed to the standard error with its stack and ends the product: Run reads nothing more, lets
+// the answers in flight be sent (for at most PanicGrace), closes the socket and returns a *PanicError. The agent then
+// counts the panicked question, and those not yet handled, by the operator's on_miss at once, and restarts the product. A
+// panic is never turned into an answer: nobody knows what the handler wanted to say.
+package sdk

@@ -1,0 +1,138 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	productv1 "bailey/api/product/v1"
+	"bailey/api/product/v1/wire"
+)
+
+// Session is the conversation with the agent. Safe for concurrent use.
+type Session struct {
+	product Product
+	sock    *wire.Socket
+	ctx     context.Context // ends when the product is to stop
+	cancel  context.CancelCauseFunc
+	welcome *productv1.Welcome
+
+	mu        sync.Mutex
+	authority string
+	reason    string
+	refused   []string
+	asked     map[uint64]*Question // delivered, not yet answered
+	stopAt    time.Time
+	failure   error // the first reason to stop that is an error
+
+	questions chan *Question
+	inbox     inbox
+}
+
+func newSession(p Product, sock *wire.Socket) *Session {
+	s := &Session{
+		product: p, sock: sock, asked: make(map[uint64]*Question),
+		questions: make(chan *Question, 64), // beyond it the socket is the queue, and then the agent counts a miss
+	}
+	s.inbox.wake = make(chan struct{}, 1)
+	return s
+}
+
+// Name returns the product's name as installed.
+func (s *Session) Name() string { return s.welcome.GetProduct() }
+
+// Release returns the product's version as installed.
+func (s *Session) Release() string { return s.welcome.GetRelease() }
+
+// AgentVersion returns the agent's version.
+func (s *Session) AgentVersion() string { return s.welcome.GetAgentVersion() }
+
+// BootID names the machine's uptime: times since boot compare only within one.
+func (s *Session) BootID() string { return s.welcome.GetBootId() }
+
+// Granted returns what the operator lets this product see, decide and do. Do not change it.
+func (s *Session) Granted() *Grants { return s.welcome.GetGrants() }
+
+// Settings returns the manifest's settings as the operator left them.
+func (s *Session) Settings() map[string]string { return maps.Clone(s.welcome.GetSettings()) }
+
+// Budget returns how long the agent waits for an answer to a question of the kind; 0 when it did not say.
+func (s *Session) Budget(k Kind) time.Duration {
+	return time.Duration(s.welcome.GetDeadlines()[k.String()])
+}
+
+// Authority returns live, shadow, degraded or off.
+func (s *Session) Authority() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.authority
+}
+
+// Reason returns why the authority is what it is; empty at first.
+func (s *Session) Reason() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// Refused returns what the agent refused of the subscription, and why.
+func (s *Session) Refused() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
+// Subscription says what a product wants to be told and asked.
+type Subscription struct {
+	Events, Questions []Kind
+	MuteExecutables   []string
+	MutePaths         []string
+	MutePathsInvert   bool
+}
+
+// Subscribe replaces the subscription that Product started with. The agent's reply goes to Refused.
+func (s *Session) Subscribe(sub Subscription) error {
+	m := &productv1.Subscribe{
+		Events: sub.Events, Questions: sub.Questions, MuteExecutables: sub.MuteExecutables,
+		MutePaths: sub.MutePaths, MutePathsInvert: sub.MutePathsInvert, Sdk: "bailey-go/1",
+	}
+	b, err := m.MarshalVT()
+	if err != nil {
+		return fmt.Errorf("encode subscription: %w", err)
+	}
+	if err := s.sock.Send(&productv1.Header{Kind: productv1.FrameSubscribe}, b, -1, wire.Block); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+func (s *Session) setState(m *productv1.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.authority, s.reason = strings.Clone(m.GetAuthority()), strings.Clone(m.GetReason())
+}
+
+func (s *Session) setSubscribed(m *productv1.Subscribed) {
+	s.mu.Lock()
+	s.refused = m.GetRefused()
+	s.mu.Unlock()
+	for _, r := range m.GetRefused() {
+		fmt.Fprintf(s.product.Stderr, "subscription refused: %s\n", r)
+	}
+}
+
+// stop begins the end: the handlers' contexts end when the time is up, and the reader returns. The first error is kept.
+func (s *Session) stop(err error, grace time.Duration) {
+	s.mu.Lock()
+	if s.stopAt.IsZero() {
+		s.stopAt = time.Now().Add(grace)
+	}
+	if s.failure == nil {
+		s.failure = err
+	}
+	s.mu.Unlock()
+	s.sock.CloseRead()
+}
