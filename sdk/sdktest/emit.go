@@ -1,0 +1,70 @@
+package sdktest
+
+import (
+	"slices"
+
+	productv1 "bailey/api/product/v1"
+	"bailey/sdk"
+)
+
+// Emit sends events and returns when the product's OnEvent has handled them all.
+func (a *Agent) Emit(events ...*sdk.Event) {
+	a.t.Helper()
+	var last uint64
+	for _, e := range events {
+		a.wait("acknowledgement of events", func() bool { return a.eventSeq-a.acked < uint64(a.o.Window) })
+		a.update(func() {
+			a.eventSeq++
+			last = a.eventSeq
+		})
+		a.send(productv1.Header{Kind: productv1.FrameEvent, Seq: last}, e, -1)
+	}
+	a.wait("acknowledgement of the last event", func() bool { return a.acked >= last })
+}
+
+// Lose announces that n events were not delivered, and returns when the product has handled that.
+func (a *Agent) Lose(n int, cause string) {
+	a.t.Helper()
+	var from, to uint64
+	a.update(func() {
+		from, to = a.eventSeq+1, a.eventSeq+uint64(n)
+		a.eventSeq = to
+	})
+	a.send(productv1.Header{Kind: productv1.FrameLost}, &productv1.Lost{From: from, To: to, Cause: cause}, -1)
+	a.wait("acknowledgement of the loss", func() bool { return a.acked >= to })
+}
+
+// SetAuthority tells the product its new authority: live, shadow, degraded or off.
+func (a *Agent) SetAuthority(authority, reason string) {
+	a.t.Helper()
+	a.send(productv1.Header{Kind: productv1.FrameState}, &productv1.State{Authority: authority, Reason: reason}, -1)
+}
+
+// Findings returns what the product has reported so far, in order. A finding that was reported before an answer is there
+// when the answer is.
+func (a *Agent) Findings() []sdk.Finding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.findings)
+}
+
+// WaitFindings returns the findings when there are at least n; the test fails if that takes longer than Options.Timeout.
+func (a *Agent) WaitFindings(n int) []sdk.Finding {
+	a.t.Helper()
+	a.wait("findings", func() bool { return len(a.findings) >= n })
+	return a.Findings()
+}
+
+// Subscription returns what the product has subscribed to last.
+func (a *Agent) Subscription() *productv1.Subscribe {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.subscribed
+}
+
+// Faults returns the breaches of the protocol so far; the test fails at its end if there are any.
+func (a *Agent) Faults() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.faults)
+}
