@@ -1,0 +1,382 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/controlv1connect"
+	productv1 "bailey/api/product/v1"
+	"bailey/internal/leakcheck"
+	"bailey/internal/roottest"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// built is where the binaries are, once startAgent has run. The leak check's temporary directory holds them and goes with
+// the test binary.
+var built string
+
+// build compiles what the tests run, once.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "built-")
+	if err != nil {
+		return "", err
+	}
+	for out, pkg := range map[string]string{
+		"bailey":    "bailey/cmd/bailey",
+		"faulty":    "bailey/test/faulty",
+		"allowlist": "bailey/products/allowlist",
+	} {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, msg)
+		}
+	}
+	return dir, nil
+})
+
+// agent is one running agent that watches one scratch filesystem.
+type agent struct {
+	t       *testing.T
+	dir     string // holds everything of this test
+	scratch string // a tmpfs of the test's own, the only thing watched
+	run     string
+	state   string
+	cmd     *exec.Cmd
+	stderr  *lockedBuffer
+	client  controlv1connect.ControlServiceClient
+	stopped bool
+}
+
+// lockedBuffer collects a child's output. Safe for concurrent use.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// scratchDir mounts a tmpfs for the test and returns it with the test's own directory around it.
+func scratchDir(t *testing.T) (dir, scratch string) {
+	t.Helper()
+	roottest.Require(t, "mounts a scratch filesystem and starts an agent")
+	dir, err := os.MkdirTemp("", "bailey-e2e-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	scratch = filepath.Join(dir, "scratch")
+	if err := os.Mkdir(scratch, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("bailey-e2e", scratch, "tmpfs", 0, "mode=0755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(scratch, 0); err != nil {
+			t.Errorf("unmount the scratch filesystem: %v", err)
+			_ = unix.Unmount(scratch, unix.MNT_DETACH)
+		}
+	})
+	return dir, scratch
+}
+
+// startAgent starts an agent on a scratch filesystem with config as its TOML file and waits until it serves.
+func startAgent(t *testing.T, config string) *agent {
+	t.Helper()
+	dir, scratch := scratchDir(t)
+	var err error
+	if built, err = build(); err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{t: t, dir: dir, scratch: scratch, run: filepath.Join(dir, "run"), state: filepath.Join(dir, "state")}
+	if err := os.WriteFile(a.configFile(), []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	t.Cleanup(a.stop)
+	return a
+}
+
+func (a *agent) configFile() string { return filepath.Join(a.dir, "agent.toml") }
+
+func (a *agent) start() {
+	a.t.Helper()
+	a.stopped = false
+	a.stderr = &lockedBuffer{}
+	a.cmd = exec.Command(filepath.Join(built, "bailey"), "agent",
+		"--config", a.configFile(), "--state", a.state, "--run", a.run, "--watch", a.scratch)
+	a.cmd.Stdout, a.cmd.Stderr = a.stderr, a.stderr
+	// The dead man: whatever happens to the test, its agent does not outlive it.
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := a.cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	socket := filepath.Join(a.run, "control.sock")
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	a.t.Cleanup(transport.CloseIdleConnections)
+	a.client = controlv1connect.NewControlServiceClient(&http.Client{Transport: transport}, "http://bailey")
+	a.eventually("the agent serves", 20*time.Second, func() error {
+		_, err := a.client.Status(context.Background(), connect.NewRequest(&controlv1.StatusRequest{}))
+		return err
+	})
+}
+
+// stop ends the agent as an operator would and fails the test if it does not go in time.
+func (a *agent) stop() {
+	if a.stopped {
+		return
+	}
+	a.stopped = true
+	_ = a.cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan error, 1)
+	go func() { done <- a.cmd.Wait() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			a.t.Errorf("the agent ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		_ = a.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to stderr
+		time.Sleep(time.Second)
+		_ = a.cmd.Process.Kill()
+		<-done
+		a.t.Error("the agent did not stop within 20 s")
+	}
+	if a.t.Failed() {
+		a.t.Logf("the agent said:\n%s", a.stderr)
+	}
+}
+
+// bailey runs the command line against this agent.
+func (a *agent) bailey(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(built, "bailey"), args...)
+	cmd.Env = append(os.Environ(), "BAILEY_RUN="+a.run, "NO_COLOR=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("bailey %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+func (a *agent) must(args ...string) string {
+	a.t.Helper()
+	out, err := a.bailey(args...)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return out
+}
+
+func (a *agent) status() *controlv1.StatusResponse {
+	a.t.Helper()
+	r, err := a.client.Status(context.Background(), connect.NewRequest(&controlv1.StatusRequest{}))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return r.Msg
+}
+
+// product returns one product's entry in the agent's status.
+func (a *agent) product(name string) *controlv1.Product {
+	a.t.Helper()
+	for _, p := range a.status().GetProducts() {
+		if p.GetName() == name {
+			return p
+		}
+	}
+	a.t.Fatalf("the agent has no product %s", name)
+	return nil
+}
+
+// eventually polls until f returns nil.
+func (a *agent) eventually(what string, within time.Duration, f func() error) {
+	a.t.Helper()
+	end := time.Now().Add(within)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("%s: not within %s: %v\nthe agent said:\n%s", what, within, err, a.stderr)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// spec is a faulty product to install.
+type spec struct {
+	name      string
+	events    string
+	questions string
+	workers   string
+	settings  map[string]string
+	request   string // further lines of [request]
+	limits    string // lines of [limits]
+}
+
+// install installs and starts a faulty product and waits until it runs and has subscribed.
+func (a *agent) install(s spec) {
+	a.t.Helper()
+	folder := filepath.Join(a.dir, "products", s.name)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		a.t.Fatal(err)
+	}
+	copyFile(a.t, filepath.Join(built, "faulty"), filepath.Join(folder, "faulty"), 0o755)
+	var m strings.Builder
+	fmt.Fprintf(&m, "name = %q\nversion = \"1.0.0\"\ndescription = \"a product that misbehaves on demand\"\n", s.name)
+	fmt.Fprintf(&m, "[run]\ncommand = [\"./faulty\", \"--events=%s\", \"--questions=%s\", \"--workers=%s\"]\n", s.events, s.questions, s.workers)
+	fmt.Fprintf(&m, "[request]\nsee = %s\ndecide = %s\n", words(s.events), words(s.questions))
+	if !strings.Contains(s.request, "deny =") {
+		m.WriteString("deny = true\n")
+	}
+	if strings.Contains(s.questions, "open") && !strings.Contains(s.request, "open_scope") {
+		fmt.Fprintf(&m, "open_scope = [%q]\n", a.scratch)
+	}
+	m.WriteString(s.request + "\n[limits]\n" + s.limits + "\n[settings]\n")
+	for k, v := range s.settings {
+		fmt.Fprintf(&m, "%s = %q\n", k, v)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "manifest.toml"), []byte(m.String()), 0o644); err != nil {
+		a.t.Fatal(err)
+	}
+	a.must("product", "install", folder, "--yes")
+	a.running(s.name)
+}
+
+// running waits until a product runs with its authority.
+func (a *agent) running(name string) {
+	a.t.Helper()
+	a.eventually(name+" runs", 20*time.Second, func() error {
+		p := a.product(name)
+		if p.GetState() != "running" || p.GetAuthority() == "off" || p.GetAuthority() == "" {
+			return fmt.Errorf("state %s, authority %s: %s", p.GetState(), p.GetAuthority(), p.GetReason())
+		}
+		return nil
+	})
+}
+
+func words(list string) string {
+	if list == "" {
+		return "[]"
+	}
+	data, err := json.Marshal(strings.Split(list, ","))
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tap collects the agent's events from now on.
+type tap struct {
+	mu     sync.Mutex
+	events []*productv1.Event
+	lost   uint64
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (a *agent) tap(kinds ...string) *tap {
+	a.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := a.client.Events(ctx, connect.NewRequest(&controlv1.EventsRequest{Kinds: kinds}))
+	if err != nil {
+		cancel()
+		a.t.Fatal(err)
+	}
+	p := &tap{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		for s.Receive() {
+			p.mu.Lock()
+			p.lost += s.Msg().GetLost()
+			if e := s.Msg().GetEvent(); e != nil {
+				p.events = append(p.events, e)
+			}
+			p.mu.Unlock()
+		}
+	}()
+	a.t.Cleanup(func() { cancel(); <-p.done; _ = s.Close() })
+	return p
+}
+
+func (p *tap) all() []*productv1.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]*productv1.Event(nil), p.events...)
+}
+
+// find waits for an event that f accepts.
+func (a *agent) find(p *tap, what string, f func(*productv1.Event) bool) *productv1.Event {
+	a.t.Helper()
+	var found *productv1.Event
+	a.eventually("the event "+what, 10*time.Second, func() error {
+		for _, e := range p.all() {
+			if f(e) {
+				found = e
+				return nil
+			}
+		}
+		return errors.New("not seen")
+	})
+	return found
+}
+
+// program puts a program on the scratch filesystem that does nothing and exits with 0. Each has other bytes.
+func (a *agent) program(name string) string {
+	a.t.Helper()
+	path := filepath.Join(a.scratch, name)
+	if err := os.WriteFile(path, tinyProgram(name), 0o755); err != nil {
+		a.t.Fatal(err)
+	}
+	return path
+}
