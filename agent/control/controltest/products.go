@@ -1,0 +1,168 @@
+package controltest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"bailey/agent/control"
+	controlv1 "bailey/api/control/v1"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Products implements control.Products. A product's folder needs a manifest.toml; its text is the plan's hash, the folder's
+// name is the product's.
+type Products struct {
+	mu        sync.Mutex
+	installed map[string]*controlv1.Product
+}
+
+var _ control.Products = (*Products)(nil)
+
+// Plan asks for the exec question with deny.
+func (p *Products) Plan(_ context.Context, path string) (*controlv1.ProductPlanResponse, error) {
+	manifest, err := os.ReadFile(filepath.Join(path, "manifest.toml"))
+	if err != nil {
+		return nil, &control.Fault{Class: control.NotFound, Message: fmt.Sprintf("%s is not a product's folder", path), Hint: "name the folder that holds manifest.toml", Err: err}
+	}
+	sum := sha256.Sum256(manifest)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := filepath.Base(path)
+	return &controlv1.ProductPlanResponse{
+		Name: name, Release: "0.1.0", Description: "a product of the tests", Installed: p.installed[name].GetRelease(),
+		Requests: &controlv1.Grants{See: []string{"exec", "exit"}, Decide: []string{"exec"}, Deny: true, OnMiss: "allow", Authority: "live"},
+		Limits:   &controlv1.Limits{Memory: 128 << 20, Pids: 64, Cpu: 0.5, Files: 256},
+		Added:    []string{"decide exec", "deny"},
+		Hash:     hex.EncodeToString(sum[:]),
+	}, nil
+}
+
+// Install installs what Plan showed.
+func (p *Products) Install(ctx context.Context, path, approved string) (*controlv1.Product, error) {
+	plan, err := p.Plan(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if plan.GetHash() != approved {
+		return nil, &control.Fault{Class: control.Refused, Message: fmt.Sprintf("%s changed since it was approved", path), Hint: "look at its request again: `bailey product install`"}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	product := &controlv1.Product{
+		Name: plan.GetName(), Release: plan.GetRelease(), Description: plan.GetDescription(), State: "running", Authority: "live", Pid: 4242, Uid: 1_900_000_000,
+		Grants: plan.GetRequests(), Limits: plan.GetLimits(), Settings: map[string]string{"mode": "monitor"}, Counters: &controlv1.ProductCounters{Questions: 3, Answers: 3},
+	}
+	p.installed[product.GetName()] = product
+	return clone(product), nil
+}
+
+func clone(p *controlv1.Product) *controlv1.Product { return proto.Clone(p).(*controlv1.Product) }
+
+// List returns the products in the order of their names.
+func (p *Products) List(context.Context) ([]*controlv1.Product, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*controlv1.Product
+	for _, name := range slices.Sorted(maps.Keys(p.installed)) {
+		out = append(out, clone(p.installed[name]))
+	}
+	return out, nil
+}
+
+func (p *Products) change(name string, f func(*controlv1.Product) error) (*controlv1.Product, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	product, ok := p.installed[name]
+	if !ok {
+		return nil, &control.Fault{Class: control.NotFound, Message: fmt.Sprintf("no product is called %q", name), Hint: "`bailey product list` shows those installed"}
+	}
+	if err := f(product); err != nil {
+		return nil, err
+	}
+	return clone(product), nil
+}
+
+// Show returns one product.
+func (p *Products) Show(_ context.Context, name string) (*controlv1.Product, error) {
+	return p.change(name, func(*controlv1.Product) error { return nil })
+}
+
+// Start makes a product running.
+func (p *Products) Start(_ context.Context, name string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { x.State = "running"; return nil })
+}
+
+// Stop makes a product stopped.
+func (p *Products) Stop(_ context.Context, name string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { x.State = "stopped"; return nil })
+}
+
+// Restart counts a restart.
+func (p *Products) Restart(_ context.Context, name string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { x.State = "running"; x.Restarts++; return nil })
+}
+
+// Remove forgets a product.
+func (p *Products) Remove(_ context.Context, name string) error {
+	_, err := p.change(name, func(*controlv1.Product) error { delete(p.installed, name); return nil })
+	return err
+}
+
+// Grant knows the grants deny, deny_critical and see=KIND.
+func (p *Products) Grant(_ context.Context, name string, grants []string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { return setGrants(x.Grants, grants, true) })
+}
+
+// Revoke is the inverse of Grant.
+func (p *Products) Revoke(_ context.Context, name string, grants []string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { return setGrants(x.Grants, grants, false) })
+}
+
+func setGrants(g *controlv1.Grants, grants []string, on bool) error {
+	for _, word := range grants {
+		kind, isSee := strings.CutPrefix(word, "see=")
+		switch {
+		case word == "deny":
+			g.Deny = on
+		case word == "deny_critical":
+			g.DenyCritical = on
+		case isSee && on:
+			g.See = append(g.See, kind)
+		case isSee:
+			g.See = slices.DeleteFunc(g.See, func(s string) bool { return s == kind })
+		default:
+			return &control.Fault{Class: control.Invalid, Message: fmt.Sprintf("%q is not a grant", word), Hint: "use deny, deny_critical or see=KIND"}
+		}
+	}
+	return nil
+}
+
+// Set changes settings.
+func (p *Products) Set(_ context.Context, name string, settings map[string]string) (*controlv1.Product, error) {
+	return p.change(name, func(x *controlv1.Product) error { maps.Copy(x.Settings, settings); return nil })
+}
+
+// Logs writes two lines; with follow it then waits for ctx.
+func (p *Products) Logs(ctx context.Context, name string, follow bool, write func([]byte) error) error {
+	if _, err := p.Show(ctx, name); err != nil {
+		return err
+	}
+	for _, line := range []string{"started\n", "ready\n"} {
+		if err := write([]byte(line)); err != nil {
+			return err
+		}
+	}
+	if follow {
+		<-ctx.Done()
+	}
+	return nil
+}
