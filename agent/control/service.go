@@ -108,7 +108,7 @@ func (s *service) ProductRevoke(ctx context.Context, r *connect.Request[controlv
 // change checks the arguments of a grant or its revocation.
 func (s *service) change(ctx context.Context, name string, grants []string, f func(context.Context, string, []string) (*controlv1.Product, error)) (*controlv1.Product, error) {
 	if len(grants) == 0 {
-		return nil, &Fault{Class: Invalid, Message: "no grant is named", Hint: "name at least one, e.g. \"deny\" or \"see=exec\""}
+		return nil, &Fault{Class: Invalid, Message: "no grant is named", Hint: "name at least one, e.g. \"deny\" or \"see:exec\""}
 	}
 	return named(ctx, name, func(ctx context.Context, name string) (*controlv1.Product, error) { return f(ctx, name, grants) })
 }

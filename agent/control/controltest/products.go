@@ -39,10 +39,10 @@ func (p *Products) Plan(_ context.Context, path string) (*controlv1.ProductPlanR
 	name := filepath.Base(path)
 	return &controlv1.ProductPlanResponse{
 		Name: name, Release: "0.1.0", Description: "a product of the tests", Installed: p.installed[name].GetRelease(),
-		Requests: &controlv1.Grants{See: []string{"exec", "exit"}, Decide: []string{"exec"}, Deny: true, OnMiss: "allow", Authority: "live"},
-		Limits:   &controlv1.Limits{Memory: 128 << 20, Pids: 64, Cpu: 0.5, Files: 256},
-		Added:    []string{"decide exec", "deny"},
-		Hash:     hex.EncodeToString(sum[:]),
+		Requests: []string{"decide:exec", "deny", "live", "memory:128MiB", "see:exec"},
+		Means:    []string{"be asked before every program start", "deny", "see these events: exec", "use up to 128MiB of memory"},
+		Added:    []string{"decide:exec", "deny"}, AddedMeans: []string{"be asked before every program start", "deny"},
+		Hash: hex.EncodeToString(sum[:]),
 	}, nil
 }
 
@@ -59,7 +59,7 @@ func (p *Products) Install(ctx context.Context, path, approved string) (*control
 	defer p.mu.Unlock()
 	product := &controlv1.Product{
 		Name: plan.GetName(), Release: plan.GetRelease(), Description: plan.GetDescription(), State: "running", Authority: "live", Pid: 4242, Uid: 1_900_000_000,
-		Grants: plan.GetRequests(), Limits: plan.GetLimits(), Settings: map[string]string{"mode": "monitor"}, Counters: &controlv1.ProductCounters{Questions: 3, Answers: 3},
+		Grants: plan.GetRequests(), Means: plan.GetMeans(), Settings: map[string]string{"mode": "monitor"}, Counters: &controlv1.ProductCounters{Questions: 3, Answers: 3},
 	}
 	p.installed[product.GetName()] = product
 	return clone(product), nil
@@ -117,30 +117,24 @@ func (p *Products) Remove(_ context.Context, name string) error {
 	return err
 }
 
-// Grant knows the grants deny, deny_critical and see=KIND.
+// Grant knows the grants deny, deny_critical and see:KIND.
 func (p *Products) Grant(_ context.Context, name string, grants []string) (*controlv1.Product, error) {
-	return p.change(name, func(x *controlv1.Product) error { return setGrants(x.Grants, grants, true) })
+	return p.change(name, func(x *controlv1.Product) error { return setGrants(x, grants, true) })
 }
 
 // Revoke is the inverse of Grant.
 func (p *Products) Revoke(_ context.Context, name string, grants []string) (*controlv1.Product, error) {
-	return p.change(name, func(x *controlv1.Product) error { return setGrants(x.Grants, grants, false) })
+	return p.change(name, func(x *controlv1.Product) error { return setGrants(x, grants, false) })
 }
 
-func setGrants(g *controlv1.Grants, grants []string, on bool) error {
-	for _, word := range grants {
-		kind, isSee := strings.CutPrefix(word, "see=")
-		switch {
-		case word == "deny":
-			g.Deny = on
-		case word == "deny_critical":
-			g.DenyCritical = on
-		case isSee && on:
-			g.See = append(g.See, kind)
-		case isSee:
-			g.See = slices.DeleteFunc(g.See, func(s string) bool { return s == kind })
-		default:
-			return &control.Fault{Class: control.Invalid, Message: fmt.Sprintf("%q is not a grant", word), Hint: "use deny, deny_critical or see=KIND"}
+func setGrants(p *controlv1.Product, grants []string, on bool) error {
+	for _, item := range grants {
+		if item != "deny" && item != "deny_critical" && !strings.HasPrefix(item, "see:") {
+			return &control.Fault{Class: control.Invalid, Message: fmt.Sprintf("unknown grant %q", item), Hint: "use deny, deny_critical or see:EVENT"}
+		}
+		p.Grants = slices.DeleteFunc(p.Grants, func(s string) bool { return s == item })
+		if on {
+			p.Grants = append(p.Grants, item)
 		}
 	}
 	return nil

@@ -791,215 +791,6 @@ func (x *EventsResponse) GetAncestors() []*v1.Process {
 	return nil
 }
 
-// What a product is granted, or asks for.
-type Grants struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	See           []string               `protobuf:"bytes,1,rep,name=see,proto3" json:"see,omitempty"`
-	Decide        []string               `protobuf:"bytes,2,rep,name=decide,proto3" json:"decide,omitempty"`
-	Deny          bool                   `protobuf:"varint,3,opt,name=deny,proto3" json:"deny,omitempty"`
-	DenyCritical  bool                   `protobuf:"varint,4,opt,name=deny_critical,json=denyCritical,proto3" json:"deny_critical,omitempty"`
-	Daemons       []string               `protobuf:"bytes,5,rep,name=daemons,proto3" json:"daemons,omitempty"`
-	OnMiss        string                 `protobuf:"bytes,6,opt,name=on_miss,json=onMiss,proto3" json:"on_miss,omitempty"` // allow, deny
-	OpenScope     []string               `protobuf:"bytes,7,rep,name=open_scope,json=openScope,proto3" json:"open_scope,omitempty"`
-	Authority     string                 `protobuf:"bytes,8,opt,name=authority,proto3" json:"authority,omitempty"` // live, shadow
-	Read          []string               `protobuf:"bytes,9,rep,name=read,proto3" json:"read,omitempty"`           // host paths it can read
-	Connect       []string               `protobuf:"bytes,10,rep,name=connect,proto3" json:"connect,omitempty"`    // unix sockets it can connect to
-	Network       []string               `protobuf:"bytes,11,rep,name=network,proto3" json:"network,omitempty"`    // host:port
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Grants) Reset() {
-	*x = Grants{}
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Grants) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Grants) ProtoMessage() {}
-
-func (x *Grants) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Grants.ProtoReflect.Descriptor instead.
-func (*Grants) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *Grants) GetSee() []string {
-	if x != nil {
-		return x.See
-	}
-	return nil
-}
-
-func (x *Grants) GetDecide() []string {
-	if x != nil {
-		return x.Decide
-	}
-	return nil
-}
-
-func (x *Grants) GetDeny() bool {
-	if x != nil {
-		return x.Deny
-	}
-	return false
-}
-
-func (x *Grants) GetDenyCritical() bool {
-	if x != nil {
-		return x.DenyCritical
-	}
-	return false
-}
-
-func (x *Grants) GetDaemons() []string {
-	if x != nil {
-		return x.Daemons
-	}
-	return nil
-}
-
-func (x *Grants) GetOnMiss() string {
-	if x != nil {
-		return x.OnMiss
-	}
-	return ""
-}
-
-func (x *Grants) GetOpenScope() []string {
-	if x != nil {
-		return x.OpenScope
-	}
-	return nil
-}
-
-func (x *Grants) GetAuthority() string {
-	if x != nil {
-		return x.Authority
-	}
-	return ""
-}
-
-func (x *Grants) GetRead() []string {
-	if x != nil {
-		return x.Read
-	}
-	return nil
-}
-
-func (x *Grants) GetConnect() []string {
-	if x != nil {
-		return x.Connect
-	}
-	return nil
-}
-
-func (x *Grants) GetNetwork() []string {
-	if x != nil {
-		return x.Network
-	}
-	return nil
-}
-
-type Limits struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Memory        uint64                 `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"` // bytes
-	Pids          uint32                 `protobuf:"varint,2,opt,name=pids,proto3" json:"pids,omitempty"`
-	Cpu           float64                `protobuf:"fixed64,3,opt,name=cpu,proto3" json:"cpu,omitempty"` // cores
-	Files         uint32                 `protobuf:"varint,4,opt,name=files,proto3" json:"files,omitempty"`
-	State         uint64                 `protobuf:"varint,5,opt,name=state,proto3" json:"state,omitempty"` // bytes
-	Log           uint64                 `protobuf:"varint,6,opt,name=log,proto3" json:"log,omitempty"`     // bytes
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Limits) Reset() {
-	*x = Limits{}
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Limits) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Limits) ProtoMessage() {}
-
-func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
-func (*Limits) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *Limits) GetMemory() uint64 {
-	if x != nil {
-		return x.Memory
-	}
-	return 0
-}
-
-func (x *Limits) GetPids() uint32 {
-	if x != nil {
-		return x.Pids
-	}
-	return 0
-}
-
-func (x *Limits) GetCpu() float64 {
-	if x != nil {
-		return x.Cpu
-	}
-	return 0
-}
-
-func (x *Limits) GetFiles() uint32 {
-	if x != nil {
-		return x.Files
-	}
-	return 0
-}
-
-func (x *Limits) GetState() uint64 {
-	if x != nil {
-		return x.State
-	}
-	return 0
-}
-
-func (x *Limits) GetLog() uint64 {
-	if x != nil {
-		return x.Log
-	}
-	return 0
-}
-
 type Product struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1012,8 +803,8 @@ type Product struct {
 	Pid           uint32                 `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
 	Uid           uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
 	Started       uint64                 `protobuf:"varint,10,opt,name=started,proto3" json:"started,omitempty"` // nanoseconds since boot (CLOCK_BOOTTIME), 0 when not running
-	Grants        *Grants                `protobuf:"bytes,11,opt,name=grants,proto3" json:"grants,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
+	Grants        []string               `protobuf:"bytes,11,rep,name=grants,proto3" json:"grants,omitempty"`    // items, limits included, e.g. see:exec, decide:exec, deny, live, scope:/home, memory:128MiB
+	Means         []string               `protobuf:"bytes,12,rep,name=means,proto3" json:"means,omitempty"`      // the grants in plain words
 	Settings      map[string]string      `protobuf:"bytes,13,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Counters      *ProductCounters       `protobuf:"bytes,14,opt,name=counters,proto3" json:"counters,omitempty"`
 	Folder        string                 `protobuf:"bytes,15,opt,name=folder,proto3" json:"folder,omitempty"` // the release's place on the agent's host
@@ -1023,7 +814,7 @@ type Product struct {
 
 func (x *Product) Reset() {
 	*x = Product{}
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +826,7 @@ func (x *Product) String() string {
 func (*Product) ProtoMessage() {}
 
 func (x *Product) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +839,7 @@ func (x *Product) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Product.ProtoReflect.Descriptor instead.
 func (*Product) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Product) GetName() string {
@@ -1121,16 +912,16 @@ func (x *Product) GetStarted() uint64 {
 	return 0
 }
 
-func (x *Product) GetGrants() *Grants {
+func (x *Product) GetGrants() []string {
 	if x != nil {
 		return x.Grants
 	}
 	return nil
 }
 
-func (x *Product) GetLimits() *Limits {
+func (x *Product) GetMeans() []string {
 	if x != nil {
-		return x.Limits
+		return x.Means
 	}
 	return nil
 }
@@ -1178,7 +969,7 @@ type ProductCounters struct {
 
 func (x *ProductCounters) Reset() {
 	*x = ProductCounters{}
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +981,7 @@ func (x *ProductCounters) String() string {
 func (*ProductCounters) ProtoMessage() {}
 
 func (x *ProductCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +994,7 @@ func (x *ProductCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductCounters.ProtoReflect.Descriptor instead.
 func (*ProductCounters) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProductCounters) GetQuestions() uint64 {
@@ -1313,7 +1104,7 @@ type ProductPlanRequest struct {
 
 func (x *ProductPlanRequest) Reset() {
 	*x = ProductPlanRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1116,7 @@ func (x *ProductPlanRequest) String() string {
 func (*ProductPlanRequest) ProtoMessage() {}
 
 func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1129,7 @@ func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanRequest.ProtoReflect.Descriptor instead.
 func (*ProductPlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProductPlanRequest) GetPath() string {
@@ -1354,17 +1145,18 @@ type ProductPlanResponse struct {
 	Release       string                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`
 	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	Installed     string                 `protobuf:"bytes,4,opt,name=installed,proto3" json:"installed,omitempty"` // the release that is there now, empty if none
-	Requests      *Grants                `protobuf:"bytes,5,opt,name=requests,proto3" json:"requests,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
-	Added         []string               `protobuf:"bytes,7,rep,name=added,proto3" json:"added,omitempty"` // what the product does not have now, one sentence each
-	Hash          string                 `protobuf:"bytes,8,opt,name=hash,proto3" json:"hash,omitempty"`   // of the request and of the folder's content: what ProductInstall takes
+	Requests      []string               `protobuf:"bytes,5,rep,name=requests,proto3" json:"requests,omitempty"`   // items, as in Product.grants
+	Means         []string               `protobuf:"bytes,6,rep,name=means,proto3" json:"means,omitempty"`         // the requests in plain words
+	Added         []string               `protobuf:"bytes,7,rep,name=added,proto3" json:"added,omitempty"`         // of the requests, the items that the product does not have now
+	AddedMeans    []string               `protobuf:"bytes,8,rep,name=added_means,json=addedMeans,proto3" json:"added_means,omitempty"`
+	Hash          string                 `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"` // of the request and of the folder's content: what ProductInstall takes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProductPlanResponse) Reset() {
 	*x = ProductPlanResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1168,7 @@ func (x *ProductPlanResponse) String() string {
 func (*ProductPlanResponse) ProtoMessage() {}
 
 func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1181,7 @@ func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanResponse.ProtoReflect.Descriptor instead.
 func (*ProductPlanResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProductPlanResponse) GetName() string {
@@ -1420,16 +1212,16 @@ func (x *ProductPlanResponse) GetInstalled() string {
 	return ""
 }
 
-func (x *ProductPlanResponse) GetRequests() *Grants {
+func (x *ProductPlanResponse) GetRequests() []string {
 	if x != nil {
 		return x.Requests
 	}
 	return nil
 }
 
-func (x *ProductPlanResponse) GetLimits() *Limits {
+func (x *ProductPlanResponse) GetMeans() []string {
 	if x != nil {
-		return x.Limits
+		return x.Means
 	}
 	return nil
 }
@@ -1437,6 +1229,13 @@ func (x *ProductPlanResponse) GetLimits() *Limits {
 func (x *ProductPlanResponse) GetAdded() []string {
 	if x != nil {
 		return x.Added
+	}
+	return nil
+}
+
+func (x *ProductPlanResponse) GetAddedMeans() []string {
+	if x != nil {
+		return x.AddedMeans
 	}
 	return nil
 }
@@ -1458,7 +1257,7 @@ type ProductInstallRequest struct {
 
 func (x *ProductInstallRequest) Reset() {
 	*x = ProductInstallRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1269,7 @@ func (x *ProductInstallRequest) String() string {
 func (*ProductInstallRequest) ProtoMessage() {}
 
 func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1282,7 @@ func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallRequest.ProtoReflect.Descriptor instead.
 func (*ProductInstallRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProductInstallRequest) GetPath() string {
@@ -1509,7 +1308,7 @@ type ProductInstallResponse struct {
 
 func (x *ProductInstallResponse) Reset() {
 	*x = ProductInstallResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1320,7 @@ func (x *ProductInstallResponse) String() string {
 func (*ProductInstallResponse) ProtoMessage() {}
 
 func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1333,7 @@ func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallResponse.ProtoReflect.Descriptor instead.
 func (*ProductInstallResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProductInstallResponse) GetProduct() *Product {
@@ -1552,7 +1351,7 @@ type ProductListRequest struct {
 
 func (x *ProductListRequest) Reset() {
 	*x = ProductListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1363,7 @@ func (x *ProductListRequest) String() string {
 func (*ProductListRequest) ProtoMessage() {}
 
 func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1376,7 @@ func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListRequest.ProtoReflect.Descriptor instead.
 func (*ProductListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 type ProductListResponse struct {
@@ -1589,7 +1388,7 @@ type ProductListResponse struct {
 
 func (x *ProductListResponse) Reset() {
 	*x = ProductListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1400,7 @@ func (x *ProductListResponse) String() string {
 func (*ProductListResponse) ProtoMessage() {}
 
 func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1413,7 @@ func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListResponse.ProtoReflect.Descriptor instead.
 func (*ProductListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProductListResponse) GetProducts() []*Product {
@@ -1633,7 +1432,7 @@ type ProductShowRequest struct {
 
 func (x *ProductShowRequest) Reset() {
 	*x = ProductShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1444,7 @@ func (x *ProductShowRequest) String() string {
 func (*ProductShowRequest) ProtoMessage() {}
 
 func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1457,7 @@ func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowRequest.ProtoReflect.Descriptor instead.
 func (*ProductShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProductShowRequest) GetName() string {
@@ -1677,7 +1476,7 @@ type ProductShowResponse struct {
 
 func (x *ProductShowResponse) Reset() {
 	*x = ProductShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1488,7 @@ func (x *ProductShowResponse) String() string {
 func (*ProductShowResponse) ProtoMessage() {}
 
 func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1501,7 @@ func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowResponse.ProtoReflect.Descriptor instead.
 func (*ProductShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProductShowResponse) GetProduct() *Product {
@@ -1721,7 +1520,7 @@ type ProductStartRequest struct {
 
 func (x *ProductStartRequest) Reset() {
 	*x = ProductStartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1532,7 @@ func (x *ProductStartRequest) String() string {
 func (*ProductStartRequest) ProtoMessage() {}
 
 func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1545,7 @@ func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartRequest.ProtoReflect.Descriptor instead.
 func (*ProductStartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProductStartRequest) GetName() string {
@@ -1765,7 +1564,7 @@ type ProductStartResponse struct {
 
 func (x *ProductStartResponse) Reset() {
 	*x = ProductStartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1576,7 @@ func (x *ProductStartResponse) String() string {
 func (*ProductStartResponse) ProtoMessage() {}
 
 func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1589,7 @@ func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartResponse.ProtoReflect.Descriptor instead.
 func (*ProductStartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProductStartResponse) GetProduct() *Product {
@@ -1809,7 +1608,7 @@ type ProductStopRequest struct {
 
 func (x *ProductStopRequest) Reset() {
 	*x = ProductStopRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1620,7 @@ func (x *ProductStopRequest) String() string {
 func (*ProductStopRequest) ProtoMessage() {}
 
 func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1633,7 @@ func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopRequest.ProtoReflect.Descriptor instead.
 func (*ProductStopRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProductStopRequest) GetName() string {
@@ -1853,7 +1652,7 @@ type ProductStopResponse struct {
 
 func (x *ProductStopResponse) Reset() {
 	*x = ProductStopResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1664,7 @@ func (x *ProductStopResponse) String() string {
 func (*ProductStopResponse) ProtoMessage() {}
 
 func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1677,7 @@ func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopResponse.ProtoReflect.Descriptor instead.
 func (*ProductStopResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProductStopResponse) GetProduct() *Product {
@@ -1897,7 +1696,7 @@ type ProductRestartRequest struct {
 
 func (x *ProductRestartRequest) Reset() {
 	*x = ProductRestartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1708,7 @@ func (x *ProductRestartRequest) String() string {
 func (*ProductRestartRequest) ProtoMessage() {}
 
 func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +1721,7 @@ func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartRequest.ProtoReflect.Descriptor instead.
 func (*ProductRestartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProductRestartRequest) GetName() string {
@@ -1941,7 +1740,7 @@ type ProductRestartResponse struct {
 
 func (x *ProductRestartResponse) Reset() {
 	*x = ProductRestartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +1752,7 @@ func (x *ProductRestartResponse) String() string {
 func (*ProductRestartResponse) ProtoMessage() {}
 
 func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +1765,7 @@ func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartResponse.ProtoReflect.Descriptor instead.
 func (*ProductRestartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProductRestartResponse) GetProduct() *Product {
@@ -1985,7 +1784,7 @@ type ProductRemoveRequest struct {
 
 func (x *ProductRemoveRequest) Reset() {
 	*x = ProductRemoveRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +1796,7 @@ func (x *ProductRemoveRequest) String() string {
 func (*ProductRemoveRequest) ProtoMessage() {}
 
 func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +1809,7 @@ func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveRequest.ProtoReflect.Descriptor instead.
 func (*ProductRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProductRemoveRequest) GetName() string {
@@ -2028,7 +1827,7 @@ type ProductRemoveResponse struct {
 
 func (x *ProductRemoveResponse) Reset() {
 	*x = ProductRemoveResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +1839,7 @@ func (x *ProductRemoveResponse) String() string {
 func (*ProductRemoveResponse) ProtoMessage() {}
 
 func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,11 +1852,10 @@ func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveResponse.ProtoReflect.Descriptor instead.
 func (*ProductRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
-// Each grant is a word (deny, deny_critical, live, shadow) or word=value (see=exec, decide=open, open_scope=/home,
-// daemon=/usr/sbin/clamd, on_miss=deny).
+// Each grant is an item as in Product.grants.
 type ProductGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2068,7 +1866,7 @@ type ProductGrantRequest struct {
 
 func (x *ProductGrantRequest) Reset() {
 	*x = ProductGrantRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +1878,7 @@ func (x *ProductGrantRequest) String() string {
 func (*ProductGrantRequest) ProtoMessage() {}
 
 func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +1891,7 @@ func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantRequest.ProtoReflect.Descriptor instead.
 func (*ProductGrantRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProductGrantRequest) GetName() string {
@@ -2119,7 +1917,7 @@ type ProductGrantResponse struct {
 
 func (x *ProductGrantResponse) Reset() {
 	*x = ProductGrantResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +1929,7 @@ func (x *ProductGrantResponse) String() string {
 func (*ProductGrantResponse) ProtoMessage() {}
 
 func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +1942,7 @@ func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantResponse.ProtoReflect.Descriptor instead.
 func (*ProductGrantResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProductGrantResponse) GetProduct() *Product {
@@ -2164,7 +1962,7 @@ type ProductRevokeRequest struct {
 
 func (x *ProductRevokeRequest) Reset() {
 	*x = ProductRevokeRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +1974,7 @@ func (x *ProductRevokeRequest) String() string {
 func (*ProductRevokeRequest) ProtoMessage() {}
 
 func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +1987,7 @@ func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeRequest.ProtoReflect.Descriptor instead.
 func (*ProductRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProductRevokeRequest) GetName() string {
@@ -2215,7 +2013,7 @@ type ProductRevokeResponse struct {
 
 func (x *ProductRevokeResponse) Reset() {
 	*x = ProductRevokeResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2025,7 @@ func (x *ProductRevokeResponse) String() string {
 func (*ProductRevokeResponse) ProtoMessage() {}
 
 func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2038,7 @@ func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeResponse.ProtoReflect.Descriptor instead.
 func (*ProductRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProductRevokeResponse) GetProduct() *Product {
@@ -2260,7 +2058,7 @@ type ProductSetRequest struct {
 
 func (x *ProductSetRequest) Reset() {
 	*x = ProductSetRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2070,7 @@ func (x *ProductSetRequest) String() string {
 func (*ProductSetRequest) ProtoMessage() {}
 
 func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2083,7 @@ func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetRequest.ProtoReflect.Descriptor instead.
 func (*ProductSetRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProductSetRequest) GetName() string {
@@ -2311,7 +2109,7 @@ type ProductSetResponse struct {
 
 func (x *ProductSetResponse) Reset() {
 	*x = ProductSetResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2121,7 @@ func (x *ProductSetResponse) String() string {
 func (*ProductSetResponse) ProtoMessage() {}
 
 func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2134,7 @@ func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetResponse.ProtoReflect.Descriptor instead.
 func (*ProductSetResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProductSetResponse) GetProduct() *Product {
@@ -2356,7 +2154,7 @@ type ProductLogsRequest struct {
 
 func (x *ProductLogsRequest) Reset() {
 	*x = ProductLogsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2166,7 @@ func (x *ProductLogsRequest) String() string {
 func (*ProductLogsRequest) ProtoMessage() {}
 
 func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2179,7 @@ func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsRequest.ProtoReflect.Descriptor instead.
 func (*ProductLogsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProductLogsRequest) GetName() string {
@@ -2407,7 +2205,7 @@ type ProductLogsResponse struct {
 
 func (x *ProductLogsResponse) Reset() {
 	*x = ProductLogsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2217,7 @@ func (x *ProductLogsResponse) String() string {
 func (*ProductLogsResponse) ProtoMessage() {}
 
 func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2230,7 @@ func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsResponse.ProtoReflect.Descriptor instead.
 func (*ProductLogsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProductLogsResponse) GetData() []byte {
@@ -2450,7 +2248,7 @@ type CacheShowRequest struct {
 
 func (x *CacheShowRequest) Reset() {
 	*x = CacheShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2260,7 @@ func (x *CacheShowRequest) String() string {
 func (*CacheShowRequest) ProtoMessage() {}
 
 func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2273,7 @@ func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowRequest.ProtoReflect.Descriptor instead.
 func (*CacheShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 type CacheShowResponse struct {
@@ -2487,7 +2285,7 @@ type CacheShowResponse struct {
 
 func (x *CacheShowResponse) Reset() {
 	*x = CacheShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2297,7 @@ func (x *CacheShowResponse) String() string {
 func (*CacheShowResponse) ProtoMessage() {}
 
 func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2310,7 @@ func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowResponse.ProtoReflect.Descriptor instead.
 func (*CacheShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CacheShowResponse) GetCache() *Cache {
@@ -2530,7 +2328,7 @@ type CacheClearRequest struct {
 
 func (x *CacheClearRequest) Reset() {
 	*x = CacheClearRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2340,7 @@ func (x *CacheClearRequest) String() string {
 func (*CacheClearRequest) ProtoMessage() {}
 
 func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2353,7 @@ func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearRequest.ProtoReflect.Descriptor instead.
 func (*CacheClearRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 type CacheClearResponse struct {
@@ -2567,7 +2365,7 @@ type CacheClearResponse struct {
 
 func (x *CacheClearResponse) Reset() {
 	*x = CacheClearResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2377,7 @@ func (x *CacheClearResponse) String() string {
 func (*CacheClearResponse) ProtoMessage() {}
 
 func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2390,7 @@ func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearResponse.ProtoReflect.Descriptor instead.
 func (*CacheClearResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CacheClearResponse) GetEntries() uint64 {
@@ -2677,28 +2475,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x0eEventsResponse\x12.\n" +
 	"\x05event\x18\x01 \x01(\v2\x18.bailey.product.v1.EventR\x05event\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\x128\n" +
-	"\tancestors\x18\x03 \x03(\v2\x1a.bailey.product.v1.ProcessR\tancestors\"\xa3\x02\n" +
-	"\x06Grants\x12\x10\n" +
-	"\x03see\x18\x01 \x03(\tR\x03see\x12\x16\n" +
-	"\x06decide\x18\x02 \x03(\tR\x06decide\x12\x12\n" +
-	"\x04deny\x18\x03 \x01(\bR\x04deny\x12#\n" +
-	"\rdeny_critical\x18\x04 \x01(\bR\fdenyCritical\x12\x18\n" +
-	"\adaemons\x18\x05 \x03(\tR\adaemons\x12\x17\n" +
-	"\aon_miss\x18\x06 \x01(\tR\x06onMiss\x12\x1d\n" +
-	"\n" +
-	"open_scope\x18\a \x03(\tR\topenScope\x12\x1c\n" +
-	"\tauthority\x18\b \x01(\tR\tauthority\x12\x12\n" +
-	"\x04read\x18\t \x03(\tR\x04read\x12\x18\n" +
-	"\aconnect\x18\n" +
-	" \x03(\tR\aconnect\x12\x18\n" +
-	"\anetwork\x18\v \x03(\tR\anetwork\"\x84\x01\n" +
-	"\x06Limits\x12\x16\n" +
-	"\x06memory\x18\x01 \x01(\x04R\x06memory\x12\x12\n" +
-	"\x04pids\x18\x02 \x01(\rR\x04pids\x12\x10\n" +
-	"\x03cpu\x18\x03 \x01(\x01R\x03cpu\x12\x14\n" +
-	"\x05files\x18\x04 \x01(\rR\x05files\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\x04R\x05state\x12\x10\n" +
-	"\x03log\x18\x06 \x01(\x04R\x03log\"\xc0\x04\n" +
+	"\tancestors\x18\x03 \x03(\v2\x1a.bailey.product.v1.ProcessR\tancestors\"\x88\x04\n" +
 	"\aProduct\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\tR\arelease\x12 \n" +
@@ -2710,9 +2487,9 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x03pid\x18\b \x01(\rR\x03pid\x12\x10\n" +
 	"\x03uid\x18\t \x01(\rR\x03uid\x12\x18\n" +
 	"\astarted\x18\n" +
-	" \x01(\x04R\astarted\x121\n" +
-	"\x06grants\x18\v \x01(\v2\x19.bailey.control.v1.GrantsR\x06grants\x121\n" +
-	"\x06limits\x18\f \x01(\v2\x19.bailey.control.v1.LimitsR\x06limits\x12D\n" +
+	" \x01(\x04R\astarted\x12\x16\n" +
+	"\x06grants\x18\v \x03(\tR\x06grants\x12\x14\n" +
+	"\x05means\x18\f \x03(\tR\x05means\x12D\n" +
 	"\bsettings\x18\r \x03(\v2(.bailey.control.v1.Product.SettingsEntryR\bsettings\x12>\n" +
 	"\bcounters\x18\x0e \x01(\v2\".bailey.control.v1.ProductCountersR\bcounters\x12\x16\n" +
 	"\x06folder\x18\x0f \x01(\tR\x06folder\x1a;\n" +
@@ -2740,16 +2517,18 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x06memory\x18\r \x01(\x04R\x06memory\x12\x10\n" +
 	"\x03cpu\x18\x0e \x01(\x04R\x03cpu\"(\n" +
 	"\x12ProductPlanRequest\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"\x97\x02\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x80\x02\n" +
 	"\x13ProductPlanResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\tR\arelease\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12\x1c\n" +
-	"\tinstalled\x18\x04 \x01(\tR\tinstalled\x125\n" +
-	"\brequests\x18\x05 \x01(\v2\x19.bailey.control.v1.GrantsR\brequests\x121\n" +
-	"\x06limits\x18\x06 \x01(\v2\x19.bailey.control.v1.LimitsR\x06limits\x12\x14\n" +
-	"\x05added\x18\a \x03(\tR\x05added\x12\x12\n" +
-	"\x04hash\x18\b \x01(\tR\x04hash\"G\n" +
+	"\tinstalled\x18\x04 \x01(\tR\tinstalled\x12\x1a\n" +
+	"\brequests\x18\x05 \x03(\tR\brequests\x12\x14\n" +
+	"\x05means\x18\x06 \x03(\tR\x05means\x12\x14\n" +
+	"\x05added\x18\a \x03(\tR\x05added\x12\x1f\n" +
+	"\vadded_means\x18\b \x03(\tR\n" +
+	"addedMeans\x12\x12\n" +
+	"\x04hash\x18\t \x01(\tR\x04hash\"G\n" +
 	"\x15ProductInstallRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\bapproved\x18\x02 \x01(\tR\bapproved\"N\n" +
@@ -2839,7 +2618,7 @@ func file_api_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_control_v1_control_proto_rawDescData
 }
 
-var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_api_control_v1_control_proto_goTypes = []any{
 	(*ErrorHint)(nil),              // 0: bailey.control.v1.ErrorHint
 	(*StatusRequest)(nil),          // 1: bailey.control.v1.StatusRequest
@@ -2852,116 +2631,110 @@ var file_api_control_v1_control_proto_goTypes = []any{
 	(*HealthResponse)(nil),         // 8: bailey.control.v1.HealthResponse
 	(*EventsRequest)(nil),          // 9: bailey.control.v1.EventsRequest
 	(*EventsResponse)(nil),         // 10: bailey.control.v1.EventsResponse
-	(*Grants)(nil),                 // 11: bailey.control.v1.Grants
-	(*Limits)(nil),                 // 12: bailey.control.v1.Limits
-	(*Product)(nil),                // 13: bailey.control.v1.Product
-	(*ProductCounters)(nil),        // 14: bailey.control.v1.ProductCounters
-	(*ProductPlanRequest)(nil),     // 15: bailey.control.v1.ProductPlanRequest
-	(*ProductPlanResponse)(nil),    // 16: bailey.control.v1.ProductPlanResponse
-	(*ProductInstallRequest)(nil),  // 17: bailey.control.v1.ProductInstallRequest
-	(*ProductInstallResponse)(nil), // 18: bailey.control.v1.ProductInstallResponse
-	(*ProductListRequest)(nil),     // 19: bailey.control.v1.ProductListRequest
-	(*ProductListResponse)(nil),    // 20: bailey.control.v1.ProductListResponse
-	(*ProductShowRequest)(nil),     // 21: bailey.control.v1.ProductShowRequest
-	(*ProductShowResponse)(nil),    // 22: bailey.control.v1.ProductShowResponse
-	(*ProductStartRequest)(nil),    // 23: bailey.control.v1.ProductStartRequest
-	(*ProductStartResponse)(nil),   // 24: bailey.control.v1.ProductStartResponse
-	(*ProductStopRequest)(nil),     // 25: bailey.control.v1.ProductStopRequest
-	(*ProductStopResponse)(nil),    // 26: bailey.control.v1.ProductStopResponse
-	(*ProductRestartRequest)(nil),  // 27: bailey.control.v1.ProductRestartRequest
-	(*ProductRestartResponse)(nil), // 28: bailey.control.v1.ProductRestartResponse
-	(*ProductRemoveRequest)(nil),   // 29: bailey.control.v1.ProductRemoveRequest
-	(*ProductRemoveResponse)(nil),  // 30: bailey.control.v1.ProductRemoveResponse
-	(*ProductGrantRequest)(nil),    // 31: bailey.control.v1.ProductGrantRequest
-	(*ProductGrantResponse)(nil),   // 32: bailey.control.v1.ProductGrantResponse
-	(*ProductRevokeRequest)(nil),   // 33: bailey.control.v1.ProductRevokeRequest
-	(*ProductRevokeResponse)(nil),  // 34: bailey.control.v1.ProductRevokeResponse
-	(*ProductSetRequest)(nil),      // 35: bailey.control.v1.ProductSetRequest
-	(*ProductSetResponse)(nil),     // 36: bailey.control.v1.ProductSetResponse
-	(*ProductLogsRequest)(nil),     // 37: bailey.control.v1.ProductLogsRequest
-	(*ProductLogsResponse)(nil),    // 38: bailey.control.v1.ProductLogsResponse
-	(*CacheShowRequest)(nil),       // 39: bailey.control.v1.CacheShowRequest
-	(*CacheShowResponse)(nil),      // 40: bailey.control.v1.CacheShowResponse
-	(*CacheClearRequest)(nil),      // 41: bailey.control.v1.CacheClearRequest
-	(*CacheClearResponse)(nil),     // 42: bailey.control.v1.CacheClearResponse
-	nil,                            // 43: bailey.control.v1.Questions.ByReasonEntry
-	nil,                            // 44: bailey.control.v1.Questions.ByKindEntry
-	nil,                            // 45: bailey.control.v1.Cache.ClearedEntry
-	nil,                            // 46: bailey.control.v1.Sensor.CountersEntry
-	nil,                            // 47: bailey.control.v1.Product.SettingsEntry
-	nil,                            // 48: bailey.control.v1.ProductSetRequest.SettingsEntry
-	(*v1.Event)(nil),               // 49: bailey.product.v1.Event
-	(*v1.Process)(nil),             // 50: bailey.product.v1.Process
+	(*Product)(nil),                // 11: bailey.control.v1.Product
+	(*ProductCounters)(nil),        // 12: bailey.control.v1.ProductCounters
+	(*ProductPlanRequest)(nil),     // 13: bailey.control.v1.ProductPlanRequest
+	(*ProductPlanResponse)(nil),    // 14: bailey.control.v1.ProductPlanResponse
+	(*ProductInstallRequest)(nil),  // 15: bailey.control.v1.ProductInstallRequest
+	(*ProductInstallResponse)(nil), // 16: bailey.control.v1.ProductInstallResponse
+	(*ProductListRequest)(nil),     // 17: bailey.control.v1.ProductListRequest
+	(*ProductListResponse)(nil),    // 18: bailey.control.v1.ProductListResponse
+	(*ProductShowRequest)(nil),     // 19: bailey.control.v1.ProductShowRequest
+	(*ProductShowResponse)(nil),    // 20: bailey.control.v1.ProductShowResponse
+	(*ProductStartRequest)(nil),    // 21: bailey.control.v1.ProductStartRequest
+	(*ProductStartResponse)(nil),   // 22: bailey.control.v1.ProductStartResponse
+	(*ProductStopRequest)(nil),     // 23: bailey.control.v1.ProductStopRequest
+	(*ProductStopResponse)(nil),    // 24: bailey.control.v1.ProductStopResponse
+	(*ProductRestartRequest)(nil),  // 25: bailey.control.v1.ProductRestartRequest
+	(*ProductRestartResponse)(nil), // 26: bailey.control.v1.ProductRestartResponse
+	(*ProductRemoveRequest)(nil),   // 27: bailey.control.v1.ProductRemoveRequest
+	(*ProductRemoveResponse)(nil),  // 28: bailey.control.v1.ProductRemoveResponse
+	(*ProductGrantRequest)(nil),    // 29: bailey.control.v1.ProductGrantRequest
+	(*ProductGrantResponse)(nil),   // 30: bailey.control.v1.ProductGrantResponse
+	(*ProductRevokeRequest)(nil),   // 31: bailey.control.v1.ProductRevokeRequest
+	(*ProductRevokeResponse)(nil),  // 32: bailey.control.v1.ProductRevokeResponse
+	(*ProductSetRequest)(nil),      // 33: bailey.control.v1.ProductSetRequest
+	(*ProductSetResponse)(nil),     // 34: bailey.control.v1.ProductSetResponse
+	(*ProductLogsRequest)(nil),     // 35: bailey.control.v1.ProductLogsRequest
+	(*ProductLogsResponse)(nil),    // 36: bailey.control.v1.ProductLogsResponse
+	(*CacheShowRequest)(nil),       // 37: bailey.control.v1.CacheShowRequest
+	(*CacheShowResponse)(nil),      // 38: bailey.control.v1.CacheShowResponse
+	(*CacheClearRequest)(nil),      // 39: bailey.control.v1.CacheClearRequest
+	(*CacheClearResponse)(nil),     // 40: bailey.control.v1.CacheClearResponse
+	nil,                            // 41: bailey.control.v1.Questions.ByReasonEntry
+	nil,                            // 42: bailey.control.v1.Questions.ByKindEntry
+	nil,                            // 43: bailey.control.v1.Cache.ClearedEntry
+	nil,                            // 44: bailey.control.v1.Sensor.CountersEntry
+	nil,                            // 45: bailey.control.v1.Product.SettingsEntry
+	nil,                            // 46: bailey.control.v1.ProductSetRequest.SettingsEntry
+	(*v1.Event)(nil),               // 47: bailey.product.v1.Event
+	(*v1.Process)(nil),             // 48: bailey.product.v1.Process
 }
 var file_api_control_v1_control_proto_depIdxs = []int32{
 	3,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
 	4,  // 1: bailey.control.v1.StatusResponse.cache:type_name -> bailey.control.v1.Cache
-	13, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
+	11, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
 	5,  // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
 	6,  // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
-	43, // 5: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
-	44, // 6: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
-	45, // 7: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
-	46, // 8: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
+	41, // 5: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
+	42, // 6: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
+	43, // 7: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
+	44, // 8: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
 	6,  // 9: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
-	49, // 10: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
-	50, // 11: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
-	11, // 12: bailey.control.v1.Product.grants:type_name -> bailey.control.v1.Grants
-	12, // 13: bailey.control.v1.Product.limits:type_name -> bailey.control.v1.Limits
-	47, // 14: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
-	14, // 15: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
-	11, // 16: bailey.control.v1.ProductPlanResponse.requests:type_name -> bailey.control.v1.Grants
-	12, // 17: bailey.control.v1.ProductPlanResponse.limits:type_name -> bailey.control.v1.Limits
-	13, // 18: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
-	13, // 19: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
-	13, // 20: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
-	13, // 21: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
-	13, // 22: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
-	13, // 23: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
-	13, // 24: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
-	13, // 25: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
-	48, // 26: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
-	13, // 27: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
-	4,  // 28: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
-	1,  // 29: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
-	7,  // 30: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
-	9,  // 31: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
-	15, // 32: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
-	17, // 33: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
-	19, // 34: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
-	21, // 35: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
-	23, // 36: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
-	25, // 37: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
-	27, // 38: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
-	29, // 39: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
-	31, // 40: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
-	33, // 41: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
-	35, // 42: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
-	37, // 43: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
-	39, // 44: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
-	41, // 45: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
-	2,  // 46: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
-	8,  // 47: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
-	10, // 48: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
-	16, // 49: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
-	18, // 50: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
-	20, // 51: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
-	22, // 52: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
-	24, // 53: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
-	26, // 54: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
-	28, // 55: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
-	30, // 56: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
-	32, // 57: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
-	34, // 58: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
-	36, // 59: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
-	38, // 60: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
-	40, // 61: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
-	42, // 62: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
-	46, // [46:63] is the sub-list for method output_type
-	29, // [29:46] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	47, // 10: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
+	48, // 11: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
+	45, // 12: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
+	12, // 13: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
+	11, // 14: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
+	11, // 15: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
+	11, // 16: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
+	11, // 17: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
+	11, // 18: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
+	11, // 19: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
+	11, // 20: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
+	11, // 21: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
+	46, // 22: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
+	11, // 23: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
+	4,  // 24: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
+	1,  // 25: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
+	7,  // 26: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
+	9,  // 27: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
+	13, // 28: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
+	15, // 29: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
+	17, // 30: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
+	19, // 31: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
+	21, // 32: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
+	23, // 33: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
+	25, // 34: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
+	27, // 35: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
+	29, // 36: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
+	31, // 37: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
+	33, // 38: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
+	35, // 39: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
+	37, // 40: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
+	39, // 41: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
+	2,  // 42: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
+	8,  // 43: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
+	10, // 44: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
+	14, // 45: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
+	16, // 46: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
+	18, // 47: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
+	20, // 48: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
+	22, // 49: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
+	24, // 50: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
+	26, // 51: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
+	28, // 52: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
+	30, // 53: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
+	32, // 54: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
+	34, // 55: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
+	36, // 56: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
+	38, // 57: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
+	40, // 58: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
+	42, // [42:59] is the sub-list for method output_type
+	25, // [25:42] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_api_control_v1_control_proto_init() }
@@ -2975,7 +2748,7 @@ func file_api_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_control_v1_control_proto_rawDesc), len(file_api_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
