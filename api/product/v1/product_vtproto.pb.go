@@ -93,6 +93,13 @@ func (m *File) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.PathRaw) > 0 {
+		i -= len(m.PathRaw)
+		copy(dAtA[i:], m.PathRaw)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.PathRaw)))
+		i--
+		dAtA[i] = 0x5a
+	}
 	if m.Deleted {
 		i--
 		if m.Deleted {
@@ -1744,7 +1751,9 @@ var vtprotoPool_File = sync.Pool{
 
 func (m *File) ResetVT() {
 	if m != nil {
+		f0 := m.PathRaw[:0]
 		m.Reset()
+		m.PathRaw = f0
 	}
 }
 func (m *File) ReturnToVTPool() {
@@ -1968,6 +1977,10 @@ func (m *File) SizeVT() (n int) {
 	}
 	if m.Deleted {
 		n += 2
+	}
+	l = len(m.PathRaw)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2930,6 +2943,40 @@ func (m *File) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Deleted = bool(v != 0)
+		case 11:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PathRaw", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.PathRaw = append(m.PathRaw[:0], dAtA[iNdEx:postIndex]...)
+			if m.PathRaw == nil {
+				m.PathRaw = []byte{}
+			}
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -7767,6 +7814,37 @@ func (m *File) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.Deleted = bool(v != 0)
+		case 11:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PathRaw", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.PathRaw = dAtA[iNdEx:postIndex]
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

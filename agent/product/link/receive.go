@@ -1,0 +1,113 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	productv1 "bailey/api/product/v1"
+	"bailey/api/product/v1/wire"
+)
+
+// Handler is told what the product says. Its methods are called one after the other on Run's thread and must not block on
+// anything that a product can hold. A returned error is a fault of the product: an answer to a question that was not
+// asked, a second answer, a subscription that makes no sense. What the agent refuses is not a fault. The messages belong
+// to the handler.
+type Handler interface {
+	Answer(id uint64, deny, cacheFile bool) error
+	Extend(id, deadline uint64) error
+	Subscribe(*productv1.Subscribe) error
+	Ack(seq uint64)
+	Finding(*productv1.Finding) error
+}
+
+// Run reads frames until the product closes its socket or Close is called (nil), the product has committed
+// Options.FaultLimit faults (ErrFaults), or the socket fails. It blocks an OS thread. Call it once.
+func (c *Conn) Run(h Handler) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r, err := wire.NewReader(c.sock, false)
+	if errors.Is(err, wire.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read a product's socket: %w", err)
+	}
+	defer r.Close()
+	for {
+		f, err := r.Next()
+		var fault *wire.Fault
+		switch {
+		case err == nil:
+			err = c.handle(h, &f)
+		case errors.Is(err, io.EOF):
+			return nil
+		case !errors.As(err, &fault):
+			return fmt.Errorf("read a product's socket: %w", err)
+		case fault.Fatal:
+			c.fault(err)
+			return fmt.Errorf("%w: %w on a stream, which cannot be read on", ErrFaults, err)
+		}
+		if err != nil && c.fault(err) >= c.o.FaultLimit {
+			return fmt.Errorf("%w: %d faults, the last: %w", ErrFaults, c.o.FaultLimit, err)
+		}
+	}
+}
+
+// fault counts err and returns the count.
+func (c *Conn) fault(err error) int {
+	c.faultMu.Lock()
+	c.faults++
+	c.lastFault = err
+	n := c.faults
+	c.faultMu.Unlock()
+	if c.o.OnFault != nil {
+		c.o.OnFault(err)
+	}
+	return n
+}
+
+// handle dispatches one frame; an error is a fault. The frequent kinds come first and do not allocate.
+func (c *Conn) handle(h Handler, f *wire.Frame) error {
+	switch f.Kind {
+	case productv1.FrameAnswer:
+		return h.Answer(f.ID, f.Flags&productv1.FlagDeny != 0, f.Flags&productv1.FlagCacheFile != 0)
+	case productv1.FrameAck:
+		h.Ack(f.Seq)
+		return nil
+	case productv1.FrameExtend:
+		return h.Extend(f.ID, f.Deadline)
+	case productv1.FrameFinding:
+		if len(f.Payload) > productv1.MaxFinding {
+			return fmt.Errorf("finding of %d bytes, at most %d are taken", len(f.Payload), productv1.MaxFinding)
+		}
+		m := new(productv1.Finding)
+		if err := m.UnmarshalVT(f.Payload); err != nil {
+			return fmt.Errorf("decode finding: %w", err)
+		}
+		return h.Finding(m)
+	case productv1.FrameSubscribe:
+		m := new(productv1.Subscribe)
+		if err := m.UnmarshalVT(f.Payload); err != nil {
+			return fmt.Errorf("decode subscribe: %w", err)
+		}
+		return h.Subscribe(m)
+	case productv1.FrameUnsupported:
+		return nil // the product is older than this agent and lives without what was sent
+	}
+	return c.unknown(f.Kind)
+}
+
+// unknown replies to a kind that a later protocol may have. Kinds below 64 come from agents only: a product that sends one
+// is confused, not newer.
+func (c *Conn) unknown(k productv1.FrameKind) error {
+	if k < 64 {
+		return fmt.Errorf("frame of kind %d, which only the agent sends", k)
+	}
+	err := c.sendMessage(&productv1.Header{Kind: productv1.FrameUnsupported}, &productv1.Unsupported{FrameKind: uint32(k)})
+	if errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	return nil // a product that does not read, or has gone, does not get the courtesy
+}
