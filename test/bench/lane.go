@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// lane is a state of the machine that work is measured in. start returns the process that answers permission events, 0 if
+// none does; stop ends it and returns what is worth noting about it.
+type lane interface {
+	name() string
+	start(ctx context.Context) (pid int, err error)
+	stop() (note string)
+}
+
+// noLane is the machine as it is.
+type noLane struct{}
+
+func (noLane) name() string                       { return "none" }
+func (noLane) start(context.Context) (int, error) { return 0, nil }
+func (noLane) stop() string                       { return "" }
+
+// allLanes returns every lane that can run here, none first.
+func allLanes(ctx context.Context, w *world, o options) ([]lane, error) {
+	if err := o.absolute(); err != nil {
+		return nil, err
+	}
+	lanes := []lane{noLane{}}
+	if _, err := os.Stat(o.bailey); err == nil {
+		trivial, err := buildTrivial(ctx, o.cache)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range []int{0, 1, 4, 8} {
+			lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: fmt.Sprintf("agent_%d", n), products: trivial.folders(n, "none")})
+		}
+		lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: "agent_1_cached", products: trivial.folders(1, "file")})
+		if dir := filepath.Join(o.products, "allowlist"); exists(dir) {
+			lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: "agent_allowlist", products: []folder{{name: "allowlist", dir: dir}}})
+		}
+	} else {
+		w.log.Warn("the agent's lanes are left out", "err", err)
+	}
+	daemon, err := fetchFapolicyd(ctx, o.cache)
+	if err != nil {
+		w.log.Warn("fapolicyd's lanes are left out", "err", err)
+		return lanes, nil
+	}
+	return append(lanes, &fapolicydLane{w: w, d: daemon, rules: "allow_all"}, &fapolicydLane{w: w, d: daemon, rules: "sample_rules"}), nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// child is a started program whose output goes to a file.
+type child struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{}
+}
+
+// startChild starts a program that dies with this one.
+func startChild(logFile, name string, args ...string) (*child, error) {
+	log, err := os.Create(logFile)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{cmd: exec.Command(name, args...), log: log, done: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr = log, log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		log.Close()
+		return nil, err
+	}
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.done)
+	}()
+	return c, nil
+}
+
+// end asks the program to stop and kills it when it does not within a while.
+func (c *child) end(patience time.Duration) {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.done:
+	case <-time.After(patience):
+		_ = c.cmd.Process.Kill()
+		<-c.done
+	}
+	c.log.Close()
+}
+
+// output returns the last lines that the program wrote.
+func (c *child) output() string {
+	text, _ := os.ReadFile(c.log.Name())
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// await asks ready until it says yes, the program ends, or patience does.
+func (c *child) await(ctx context.Context, patience time.Duration, ready func() error) error {
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if err = ready(); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.done:
+			return fmt.Errorf("it ended: %s", c.output())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("not ready after %v: %w\n%s", patience, err, c.output())
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// results are the samples of one run and what they were measured on.
+type results struct {
+	Time       string              `json:"time"`
+	Kernel     string              `json:"kernel"`
+	CPUs       int                 `json:"cpus"`
+	Go         string              `json:"go"`
+	Filesystem string              `json:"filesystem"`
+	Fapolicyd  string              `json:"fapolicyd,omitempty"`
+	Rounds     int                 `json:"rounds"`
+	Files      int                 `json:"files"`
+	Execs      int                 `json:"execs"`
+	Lanes      []string            `json:"lanes"`
+	Samples    map[string][]sample `json:"samples_seconds"`
+	Ratios     map[string]ratios   `json:"median_ratios"`
+	Targets    []target            `json:"targets"`
+}
+
+// ratios holds, for each metric, the median over the rounds of a lane's time divided by none's in the same round.
+type ratios map[string]float64
+
+// target is one promise about the ratios and whether this run kept it.
+type target struct {
+	Promise  string  `json:"promise"`
+	Metric   string  `json:"metric"`
+	Measured float64 `json:"measured"`
+	Limit    float64 `json:"limit"`
+	Kept     bool    `json:"kept"`
+}
+
+func newResults(w *world, o options, lanes []lane) *results {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	r := &results{Time: time.Now().UTC().Format(time.RFC3339), Kernel: unix.ByteSliceToString(u.Release[:]), CPUs: runtime.NumCPU(), Go: runtime.Version(),
+		Filesystem: w.fsType, Rounds: o.rounds, Files: o.files, Execs: o.execs, Samples: map[string][]sample{}, Ratios: map[string]ratios{}}
+	for _, l := range lanes {
+		r.Lanes = append(r.Lanes, l.name())
+		if f, ok := l.(*fapolicydLane); ok {
+			r.Fapolicyd = f.d.version
+		}
+	}
+	return r
+}
+
+func (r *results) add(lane string, s sample) { r.Samples[lane] = append(r.Samples[lane], s) }
+
+// compare fills Ratios and Targets.
+func (r *results) compare() {
+	for lane, samples := range r.Samples {
+		r.Ratios[lane] = ratios{}
+		for _, m := range metrics {
+			var all []float64
+			for round, s := range samples {
+				if base := r.Samples["none"]; round < len(base) && base[round][m] > 0 && s[m] > 0 {
+					all = append(all, s[m]/base[round][m])
+				}
+			}
+			if len(all) > 0 {
+				r.Ratios[lane][m] = median(all)
+			}
+		}
+	}
+	r.targets()
+}
+
+// targets checks what docs/architecture.md promises.
+func (r *results) targets() {
+	for _, m := range metrics {
+		r.promise("nothing subscribed costs at most 1 %", "agent_0", m, 1.01)
+		if m != metricExec {
+			r.promise("a cached allowlist costs at most 3 %", "agent_allowlist", m, 1.03)
+		}
+		if m != metricOpenCold {
+			if allow, ok := r.Ratios["fapolicyd_allow_all"][m]; ok {
+				r.promise("a cached product beats fapolicyd's allow-all", "agent_1_cached", m, allow)
+			}
+		}
+	}
+	if theirs, ok := r.Ratios["fapolicyd_sample_rules"][metricOpenCold]; ok {
+		r.promise("reading all files cold beats fapolicyd's sample rules five times", "agent_1_cached", metricOpenCold, theirs/5)
+	}
+}
+
+func (r *results) promise(text, lane, metric string, limit float64) {
+	if v, ok := r.Ratios[lane][metric]; ok {
+		r.Targets = append(r.Targets, target{Promise: text, Metric: lane + " " + metric, Measured: v, Limit: limit, Kept: v <= limit})
+	}
+}
+
+// write stores the JSON and the table.
+func (r *results) write(dir string) error {
+	r.compare()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("store the results: %w", err)
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("store the results: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("store the results: %w", err)
+	}
+	table := r.table()
+	fmt.Print(table)
+	return os.WriteFile(filepath.Join(dir, "results.md"), []byte(table), 0o644)
+}
+
+// table shows times for none and ratios for the rest.
+func (r *results) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What questions cost\n\nMedian ratios to the machine without an agent, %d rounds, interleaved in one run. %s, Linux %s, %d CPUs, %s on a loop image, %s",
+		r.Rounds, r.Time, r.Kernel, r.CPUs, r.Filesystem, r.Go)
+	if r.Fapolicyd != "" {
+		fmt.Fprintf(&b, ", fapolicyd %s (permissive, trust by file, watching the bench's filesystem alone)", r.Fapolicyd)
+	}
+	fmt.Fprintf(&b, ".\n\nexec: %d executions of a static program that exits. open_cold: open, read and close of %d files that the lane has not seen; "+
+		"open_cached: the same again. The page cache is warm in both. go_build: this repository's packages, dependencies from the cache. "+
+		"tar: the Go source tree into a pipe. Trivial products (agent_N) allow without caching; agent_1_cached lets the kernel remember.\n\n", r.Execs, r.Files)
+	fmt.Fprintf(&b, "| lane | %s |\n|---|%s\n", strings.Join(metrics, " | "), strings.Repeat("--:|", len(metrics)))
+	for _, lane := range r.Lanes {
+		fmt.Fprintf(&b, "| %s |", lane)
+		for _, m := range metrics {
+			switch v, ok := r.Ratios[lane][m]; {
+			case !ok:
+				b.WriteString(" |")
+			case lane == "none":
+				fmt.Fprintf(&b, " %.3f s |", r.medianSeconds(lane, m))
+			default:
+				fmt.Fprintf(&b, " ×%.2f |", v)
+			}
+		}
+		b.WriteString("\n")
+	}
+	if len(r.Targets) > 0 {
+		b.WriteString("\n| promise | measured on | measured | limit | kept |\n|---|---|--:|--:|---|\n")
+	}
+	for _, t := range r.Targets {
+		kept := "yes"
+		if !t.Kept {
+			kept = fmt.Sprintf("no, by %.1f %%", (t.Measured/t.Limit-1)*100)
+		}
+		fmt.Fprintf(&b, "| %s | %s | ×%.3f | ×%.3f | %s |\n", t.Promise, t.Metric, t.Measured, t.Limit, kept)
+	}
+	return b.String()
+}
+
+func (r *results) medianSeconds(lane, metric string) float64 {
+	var all []float64
+	for _, s := range r.Samples[lane] {
+		all = append(all, s[metric])
+	}
+	return median(all)
+}
