@@ -37,22 +37,35 @@ func (c *Conn) Run(h Handler) error {
 	defer r.Close()
 	for {
 		f, err := r.Next()
-		var fault *wire.Fault
-		switch {
-		case err == nil:
-			err = c.handle(h, &f)
-		case errors.Is(err, io.EOF):
-			return nil
-		case !errors.As(err, &fault):
-			return fmt.Errorf("read a product's socket: %w", err)
-		case fault.Fatal:
-			c.fault(err)
-			return fmt.Errorf("%w: %w on a stream, which cannot be read on", ErrFaults, err)
+		if err == nil {
+			if err = c.handle(h, &f); err == nil {
+				continue
+			}
+			err = &wire.Fault{Err: err}
 		}
-		if err != nil && c.fault(err) >= c.o.FaultLimit {
-			return fmt.Errorf("%w: %d faults, the last: %w", ErrFaults, c.o.FaultLimit, err)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err := c.judge(err); err != nil {
+			return err
 		}
 	}
+}
+
+// judge counts a fault and says whether it is the end.
+func (c *Conn) judge(err error) error {
+	var fault *wire.Fault
+	if !errors.As(err, &fault) {
+		return fmt.Errorf("read a product's socket: %w", err)
+	}
+	n := c.fault(fault.Err)
+	switch {
+	case fault.Fatal:
+		return fmt.Errorf("%w: %w, on a stream, which cannot be read on", ErrFaults, fault.Err)
+	case n >= c.o.FaultLimit:
+		return fmt.Errorf("%w: %d faults, the last: %w", ErrFaults, n, fault.Err)
+	}
+	return nil
 }
 
 // fault counts err and returns the count.
