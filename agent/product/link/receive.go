@@ -37,14 +37,14 @@ func (c *Conn) Run(h Handler) error {
 	defer r.Close()
 	for {
 		f, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err == nil {
 			if err = c.handle(h, &f); err == nil {
 				continue
 			}
 			err = &wire.Fault{Err: err}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
 		}
 		if err := c.judge(err); err != nil {
 			return err
