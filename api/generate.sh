@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 command -v protoc >/dev/null || { echo "protoc is missing: apt-get install protobuf-compiler" >&2; exit 1; }
 # What an Event is made of is recycled when it is decoded; everything else is rare.
 pools=
-for m in Event Process ProcessKey File Credentials Exec Fork Exit FileEvent; do
+for m in Event Question Process ProcessKey File Credentials Exec Fork Exit FileEvent; do
   pools="$pools --go-vtproto_opt=pool=bailey/api/product/v1.$m"
 done
 plugin() { go tool -n "$1"; }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"fmt"
+	"slices"
 
 	productv1 "bailey/api/product/v1"
 	"bailey/api/product/v1/wire"
@@ -11,23 +12,39 @@ import (
 
 // ask takes a question off the socket and hands it to a worker, or handles it here.
 func (s *Session) ask(f wire.Frame) error {
-	q := &Question{
-		Question: new(productv1.Question), ID: f.ID, Seq: f.Seq, session: s, flags: f.Flags, fd: f.FD,
-		buf: append([]byte(nil), f.Payload...),
-	}
+	q := &Question{ID: f.ID, Seq: f.Seq, session: s, flags: f.Flags, fd: f.FD}
 	q.deadline.Store(f.Deadline)
-	if err := q.UnmarshalVTUnsafe(q.buf); err != nil {
+	if s.product.Workers < 0 {
+		return s.askInline(q, f.Payload)
+	}
+	q.Question = new(productv1.Question)
+	if err := q.UnmarshalVTUnsafe(slices.Clone(f.Payload)); err != nil {
 		q.closeFile()
 		return fmt.Errorf("decode question %d: %w", f.ID, err)
 	}
 	s.mu.Lock()
 	s.asked[q.ID] = q
 	s.mu.Unlock()
-	if s.product.Workers < 0 {
-		s.handle(q)
-		return nil
+	select {
+	case s.questions <- q:
+	case <-s.stopping:
+		s.forget(q)
+		q.closeFile()
 	}
-	s.questions <- q
+	return nil
+}
+
+// askInline handles a question where it was read: its strings lie in the reader's buffer and its messages are recycled.
+// Nothing is read meanwhile, so nothing can withdraw it.
+func (s *Session) askInline(q *Question, payload []byte) error {
+	m := productv1.QuestionFromVTPool()
+	defer m.ReturnToVTPool()
+	if err := m.UnmarshalVTUnsafe(payload); err != nil {
+		q.closeFile()
+		return fmt.Errorf("decode question %d: %w", q.ID, err)
+	}
+	q.Question = m
+	s.handle(q)
 	return nil
 }
 
@@ -57,9 +74,11 @@ func (s *Session) handle(q *Question) {
 
 // forget ends the question's context. It comes before the answer is read by anybody who could reuse the id.
 func (s *Session) forget(q *Question) {
-	s.mu.Lock()
-	delete(s.asked, q.ID)
-	s.mu.Unlock()
+	if s.product.Workers > 0 {
+		s.mu.Lock()
+		delete(s.asked, q.ID)
+		s.mu.Unlock()
+	}
 	q.release()
 }
 

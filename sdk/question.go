@@ -25,7 +25,6 @@ type Question struct {
 	flags    uint16
 	fd       int
 	deadline atomic.Uint64 // CLOCK_BOOTTIME nanoseconds, 0 for none
-	buf      []byte        // what Question's strings lie in
 
 	mu        sync.Mutex
 	withdrawn bool

@@ -25,16 +25,17 @@ type Session struct {
 	reason    string
 	refused   []string
 	asked     map[uint64]*Question // delivered, not yet answered
-	stopAt    time.Time
-	failure   error // the first reason to stop that is an error
+	stopAt    time.Time            // zero until stop
+	failure   error                // the first reason to stop that is an error
 
+	stopping  chan struct{} // closed by the first stop
 	questions chan *Question
 	inbox     inbox
 }
 
 func newSession(p Product, sock *wire.Socket) *Session {
 	s := &Session{
-		product: p, sock: sock, asked: make(map[uint64]*Question),
+		product: p, sock: sock, asked: make(map[uint64]*Question), stopping: make(chan struct{}),
 		questions: make(chan *Question, 64), // beyond it the socket is the queue, and then the agent counts a miss
 	}
 	s.inbox.wake = make(chan struct{}, 1)
@@ -129,6 +130,7 @@ func (s *Session) stop(err error, grace time.Duration) {
 	s.mu.Lock()
 	if s.stopAt.IsZero() {
 		s.stopAt = time.Now().Add(grace)
+		close(s.stopping)
 	}
 	if s.failure == nil {
 		s.failure = err

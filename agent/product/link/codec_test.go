@@ -3,6 +3,7 @@ package link
 import (
 	"reflect"
 	"testing"
+	"unicode/utf8"
 
 	"bailey/agent/event"
 	productv1 "bailey/api/product/v1"
@@ -91,7 +92,7 @@ func TestEveryFieldIsConverted(t *testing.T) {
 			t.Parallel()
 			e := fullEvent(d)
 			m := EventToProto(e)
-			skip := map[string]bool{"path_raw": true}
+			skip := map[string]bool{"path_escaped": true}
 			top := map[string]string{"Exec": "exec", "Fork": "fork", "Exit": "exit", "File": "file", "Verdict": "verdict", "Finding": "finding", "Product": "product", "Health": "health"}
 			var missing []string
 			fields := m.ProtoReflect().Descriptor().Fields()
@@ -149,7 +150,7 @@ func fullQuestion() *event.Question {
 func TestQuestionCarriesEveryField(t *testing.T) {
 	t.Parallel()
 	var missing []string
-	unset(QuestionToProto(fullQuestion()).ProtoReflect(), "question", map[string]bool{"path_raw": true}, &missing)
+	unset(QuestionToProto(fullQuestion()).ProtoReflect(), "question", map[string]bool{"path_escaped": true}, &missing)
 	if len(missing) > 0 {
 		t.Errorf("not set: %v", missing)
 	}
@@ -168,6 +169,9 @@ func TestNamesThatAreNotUTF8(t *testing.T) {
 	}
 	if got, want := m.GetProcess().GetExecutable().GetPath(), "/tmp/\uFFFDx"; got != want {
 		t.Errorf("path %q, want %q", got, want)
+	}
+	if got, want := m.GetProcess().GetExecutable().GetPathEscaped(), `/tmp/\xfe\xffx`; got != want {
+		t.Errorf("escaped path %q, want %q", got, want)
 	}
 	if got := EventFromProto(m).Process.Executable.Path; got != "/tmp/\xfe\xffx" {
 		t.Errorf("exact path %q", got)
@@ -218,4 +222,20 @@ func TestConvertedMessagesAreIndependent(t *testing.T) {
 	if diff := cmp.Diff(EventToProto(fullEvent("Exec")), a, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func FuzzEscape(f *testing.F) {
+	for _, s := range []string{"", "/a", `\`, `/\xff`, "/\xff", "/\xc3\x28", "/\ufffd", `\\xzz\`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		e := escape(s)
+		if !utf8.ValidString(e) {
+			t.Errorf("%q is escaped to %q, which is not UTF-8", s, e)
+		}
+		if got := unescape(e); got != s {
+			t.Errorf("%q comes back as %q", s, got)
+		}
+		_ = unescape(s) // never panics
+	})
 }

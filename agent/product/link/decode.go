@@ -96,8 +96,8 @@ func fileFromProto(m *productv1.File) event.File {
 		Path: m.GetPath(), Dev: m.GetDev(), Ino: m.GetIno(), CTime: m.GetCtime(), MTime: m.GetMtime(), Size: m.GetSize(),
 		Mode: m.GetMode(), UID: m.GetUid(), GID: m.GetGid(), Deleted: m.GetDeleted(),
 	}
-	if raw := m.GetPathRaw(); len(raw) > 0 {
-		f.Path = string(raw)
+	if e := m.GetPathEscaped(); e != "" {
+		f.Path = unescape(e)
 	}
 	return f
 }

@@ -121,7 +121,7 @@ func fillFile(m *productv1.File, f *event.File) {
 		Uid: f.UID, Gid: f.GID, Deleted: f.Deleted,
 	}
 	if m.Path != f.Path {
-		m.PathRaw = []byte(f.Path)
+		m.PathEscaped = escape(f.Path)
 	}
 }
 

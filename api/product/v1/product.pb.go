@@ -269,7 +269,7 @@ func (x *ProcessKey) GetStart() uint64 {
 }
 
 // The identity of a file when the event happened. Times are nanoseconds since the epoch, size is in bytes. A name on Linux
-// may be any bytes, a string here must be UTF-8: what is not is replaced by U+FFFD in path, and path_raw has the bytes.
+// may be any bytes, a string here must be UTF-8: what is not is replaced by U+FFFD in path, and path_escaped is exact.
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -282,7 +282,7 @@ type File struct {
 	Uid           uint32                 `protobuf:"varint,8,opt,name=uid,proto3" json:"uid,omitempty"`
 	Gid           uint32                 `protobuf:"varint,9,opt,name=gid,proto3" json:"gid,omitempty"`
 	Deleted       bool                   `protobuf:"varint,10,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	PathRaw       []byte                 `protobuf:"bytes,11,opt,name=path_raw,json=pathRaw,proto3" json:"path_raw,omitempty"` // set only when path could not be said in UTF-8
+	PathEscaped   string                 `protobuf:"bytes,11,opt,name=path_escaped,json=pathEscaped,proto3" json:"path_escaped,omitempty"` // only when path is not exact: bytes that are not UTF-8 as \xHH, a backslash as \\
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,11 +387,11 @@ func (x *File) GetDeleted() bool {
 	return false
 }
 
-func (x *File) GetPathRaw() []byte {
+func (x *File) GetPathEscaped() string {
 	if x != nil {
-		return x.PathRaw
+		return x.PathEscaped
 	}
-	return nil
+	return ""
 }
 
 type Credentials struct {
@@ -2007,7 +2007,7 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\n" +
 	"ProcessKey\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x14\n" +
-	"\x05start\x18\x02 \x01(\x04R\x05start\"\xeb\x01\n" +
+	"\x05start\x18\x02 \x01(\x04R\x05start\"\xf3\x01\n" +
 	"\x04File\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03dev\x18\x02 \x01(\x04R\x03dev\x12\x10\n" +
@@ -2019,8 +2019,8 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\x03uid\x18\b \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\t \x01(\rR\x03gid\x12\x18\n" +
 	"\adeleted\x18\n" +
-	" \x01(\bR\adeleted\x12\x19\n" +
-	"\bpath_raw\x18\v \x01(\fR\apathRaw\"\xd2\x01\n" +
+	" \x01(\bR\adeleted\x12!\n" +
+	"\fpath_escaped\x18\v \x01(\tR\vpathEscaped\"\xd2\x01\n" +
 	"\vCredentials\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x12\n" +
 	"\x04euid\x18\x02 \x01(\rR\x04euid\x12\x12\n" +

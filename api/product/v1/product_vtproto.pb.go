@@ -93,10 +93,10 @@ func (m *File) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if len(m.PathRaw) > 0 {
-		i -= len(m.PathRaw)
-		copy(dAtA[i:], m.PathRaw)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.PathRaw)))
+	if len(m.PathEscaped) > 0 {
+		i -= len(m.PathEscaped)
+		copy(dAtA[i:], m.PathEscaped)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.PathEscaped)))
 		i--
 		dAtA[i] = 0x5a
 	}
@@ -1751,9 +1751,7 @@ var vtprotoPool_File = sync.Pool{
 
 func (m *File) ResetVT() {
 	if m != nil {
-		f0 := m.PathRaw[:0]
 		m.Reset()
-		m.PathRaw = f0
 	}
 }
 func (m *File) ReturnToVTPool() {
@@ -1925,6 +1923,29 @@ func (m *FileEvent) ReturnToVTPool() {
 func FileEventFromVTPool() *FileEvent {
 	return vtprotoPool_FileEvent.Get().(*FileEvent)
 }
+
+var vtprotoPool_Question = sync.Pool{
+	New: func() interface{} {
+		return &Question{}
+	},
+}
+
+func (m *Question) ResetVT() {
+	if m != nil {
+		m.Process.ReturnToVTPool()
+		m.File.ReturnToVTPool()
+		m.Reset()
+	}
+}
+func (m *Question) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_Question.Put(m)
+	}
+}
+func QuestionFromVTPool() *Question {
+	return vtprotoPool_Question.Get().(*Question)
+}
 func (m *ProcessKey) SizeVT() (n int) {
 	if m == nil {
 		return 0
@@ -1978,7 +1999,7 @@ func (m *File) SizeVT() (n int) {
 	if m.Deleted {
 		n += 2
 	}
-	l = len(m.PathRaw)
+	l = len(m.PathEscaped)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
@@ -2945,9 +2966,9 @@ func (m *File) UnmarshalVT(dAtA []byte) error {
 			m.Deleted = bool(v != 0)
 		case 11:
 			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field PathRaw", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field PathEscaped", wireType)
 			}
-			var byteLen int
+			var stringLen uint64
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -2957,25 +2978,23 @@ func (m *File) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				byteLen |= int(b&0x7F) << shift
+				stringLen |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
-			if byteLen < 0 {
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
 				return protohelpers.ErrInvalidLength
 			}
-			postIndex := iNdEx + byteLen
+			postIndex := iNdEx + intStringLen
 			if postIndex < 0 {
 				return protohelpers.ErrInvalidLength
 			}
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.PathRaw = append(m.PathRaw[:0], dAtA[iNdEx:postIndex]...)
-			if m.PathRaw == nil {
-				m.PathRaw = []byte{}
-			}
+			m.PathEscaped = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -5861,7 +5880,7 @@ func (m *Question) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Process == nil {
-				m.Process = &Process{}
+				m.Process = ProcessFromVTPool()
 			}
 			if err := m.Process.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -5897,7 +5916,7 @@ func (m *Question) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &File{}
+				m.File = FileFromVTPool()
 			}
 			if err := m.File.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -7816,9 +7835,9 @@ func (m *File) UnmarshalVTUnsafe(dAtA []byte) error {
 			m.Deleted = bool(v != 0)
 		case 11:
 			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field PathRaw", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field PathEscaped", wireType)
 			}
-			var byteLen int
+			var stringLen uint64
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -7828,22 +7847,27 @@ func (m *File) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				byteLen |= int(b&0x7F) << shift
+				stringLen |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
-			if byteLen < 0 {
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
 				return protohelpers.ErrInvalidLength
 			}
-			postIndex := iNdEx + byteLen
+			postIndex := iNdEx + intStringLen
 			if postIndex < 0 {
 				return protohelpers.ErrInvalidLength
 			}
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.PathRaw = dAtA[iNdEx:postIndex]
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.PathEscaped = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -10833,7 +10857,7 @@ func (m *Question) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.Process == nil {
-				m.Process = &Process{}
+				m.Process = ProcessFromVTPool()
 			}
 			if err := m.Process.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
@@ -10869,7 +10893,7 @@ func (m *Question) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if m.File == nil {
-				m.File = &File{}
+				m.File = FileFromVTPool()
 			}
 			if err := m.File.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err

@@ -78,7 +78,9 @@ func (r *Reader) Close() {
 }
 
 // Buffered reports whether Next can return without waiting for the peer.
-func (r *Reader) Buffered() bool { return r.end > r.start && !r.s.stream }
+func (r *Reader) Buffered() bool {
+	return r.end > r.start && !(r.s.stream && incomplete(r.buf[r.start:r.end]))
+}
 
 // Next blocks for the next frame. It returns io.EOF when the peer is gone and a *Fault when it broke the framing.
 func (r *Reader) Next() (f Frame, err error) {
