@@ -1,0 +1,33 @@
+package file
+
+import "bailey/agent/event"
+
+// load hands a question whose process is unknown to a worker: reading /proc is not the reader's business. With the workers'
+// queue full the opener is allowed: missing context never denies and never waits.
+func (s *Sensor) load(p *pending) {
+	select {
+	case s.unknown <- p:
+	default:
+		s.count.overloaded.Add(1)
+		p.finish(event.ByOverload)
+	}
+}
+
+// worker completes questions until the queue is closed.
+func (s *Sensor) worker() {
+	for p := range s.unknown {
+		if s.stopping.Load() {
+			p.finish(event.ByShutdown)
+			continue
+		}
+		proc, err := s.cfg.Processes.Load(p.q.PID)
+		if err != nil || proc == nil {
+			s.count.unloaded.Add(1)
+			p.finish(event.ByIncomplete)
+			continue
+		}
+		s.count.loaded.Add(1)
+		p.q.Process = proc
+		s.ask(p)
+	}
+}
