@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestJudgeSaysWhoIsToBlame(t *testing.T) {
+	t.Parallel()
+	const passed = "VM-RUN x\n--- PASS: TestA (0.0s)\nVM-OK x 1s\n"
+	for name, tc := range map[string]struct {
+		console, report string
+		timedOut        bool
+		share           float64
+		want            string // of the error; empty for none
+		starved         bool
+	}{
+		"passes":             {report: passed + "VM-EXIT 0\n"},
+		"test_fails":         {report: "VM-RUN x\nit broke\nVM-FAIL x: exit status 1\nVM-EXIT 1\n", want: "it broke"},
+		"panics":             {console: "[ 1.0] Kernel panic - not syncing: oops\n", report: passed, want: "Kernel panic"},
+		"panics_after_tests": {console: "[ 9.0] BUG: unable to handle page fault\n", report: passed + "VM-EXIT 0\n", want: "BUG"},
+		"hangs":              {report: "VM-RUN x\n", timedOut: true, share: 0.9, want: "hangs"},
+		"starves":            {report: "VM-RUN x\n", timedOut: true, share: 0.1, want: "starved", starved: true},
+		"ends_in_silence":    {report: passed, want: "without a report"},
+		"never_starts":       {want: "without a report"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := judge(tc.console, tc.report, "", tc.timedOut, tc.share, time.Minute)
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("judge = %v, want %q", err, tc.want)
+			}
+			if errors.Is(err, errStarved) != tc.starved {
+				t.Errorf("starved = %v, want %v: %v", !tc.starved, tc.starved, err)
+			}
+		})
+	}
+}
+
+func TestResultsNameWhatWasSkipped(t *testing.T) {
+	t.Parallel()
+	got := results("VM-RUN p\n=== RUN TestA\n--- SKIP: TestA (0.00s)\n    a_test.go:3: no rpm here\n--- PASS: TestB (0.0s)\nVM-OK p 1s\n")
+	if !strings.Contains(got, "(1 passed, 1 skipped)") || !strings.Contains(got, "skipped TestA: a_test.go:3: no rpm here") {
+		t.Errorf("results = %q", got)
+	}
+}
+
+// The archive must be what everybody else calls one.
+func TestArchiveIsRead(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip("cpio is missing")
+	}
+	var b bytes.Buffer
+	a := &archive{w: bufio.NewWriter(&b), dirs: map[string]bool{}}
+	for _, step := range []error{a.text("a/b/c", "content"), a.link("a/l", "b/c"), a.file("a/odd", "vm_test.go"), a.entry("TRAILER!!!", 0, 0, nil), a.w.Flush()} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	cmd := exec.Command("cpio", "-it", "--quiet")
+	cmd.Stdin = &b
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("cpio: %v\n%s", err, out)
+	}
+	if got := strings.Join(strings.Fields(string(out)), " "); got != "a a/b a/b/c a/l a/odd" {
+		t.Errorf("cpio lists %q", got)
+	}
+}
