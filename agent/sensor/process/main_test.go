@@ -1,0 +1,114 @@
+package process_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// helperVariable makes this test binary act as one of the programs that the tests watch.
+const helperVariable = "BAILEY_PROCESS_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	switch name := os.Getenv(helperVariable); name {
+	case "":
+		os.Exit(m.Run())
+	case "exec_from_thread":
+		fail(execFromThread())
+	case "exit_from_threads":
+		exitFromThreads()
+	case "fork_when_told":
+		fail(forkWhenTold())
+	case "setuid":
+		fail(setuidWhenTold())
+	case "pidns":
+		os.Exit(m.Run()) // the same binary, in a new pid namespace: -test.run chooses
+	default:
+		fail(fmt.Errorf("no helper %q", name))
+	}
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(99)
+	}
+	os.Exit(0)
+}
+
+// helper returns a command that runs this test binary as a helper.
+func helper(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), helperVariable+"="+name)
+	return cmd
+}
+
+// execFromThread executes /bin/true from a thread that is not the process's first.
+func execFromThread() error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		for unix.Gettid() == unix.Getpid() { // got the first thread: keep it busy and take another
+			done := make(chan error)
+			go func() {
+				runtime.LockOSThread()
+				done <- syscall.Exec("/bin/true", []string{"from_thread"}, nil)
+			}()
+			result <- <-done
+		}
+		result <- syscall.Exec("/bin/true", []string{"from_thread"}, nil)
+	}()
+	return <-result
+}
+
+// exitFromThreads ends the process by a call on one of many threads.
+func exitFromThreads() {
+	var ready sync.WaitGroup
+	for range 16 {
+		ready.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			ready.Done()
+			select {}
+		}()
+	}
+	ready.Wait()
+	os.Exit(7)
+}
+
+// forkWhenTold starts a program for each line on standard input: its uid, ended by the program's arguments.
+func forkWhenTold() error {
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		cmd := exec.Command("/bin/sleep", in.Text())
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		fmt.Println(cmd.Process.Pid)
+		defer cmd.Wait() //nolint:errcheck // killed by the test
+	}
+	return nil
+}
+
+// setuidWhenTold changes its uid without an exec, then forks.
+func setuidWhenTold() error {
+	fmt.Println("ready")
+	in := bufio.NewScanner(os.Stdin)
+	in.Scan()
+	uid, err := strconv.Atoi(in.Text())
+	if err != nil {
+		return err
+	}
+	if err := syscall.Setuid(uid); err != nil {
+		return err
+	}
+	return exec.Command("/bin/true").Run()
+}

@@ -1,0 +1,106 @@
+package process
+
+import (
+	"bailey/agent/event"
+	"bailey/internal/boottime"
+)
+
+// scan reads the processes that are there before the first record is taken from the ring. Records of what happened
+// meanwhile are applied on top of it: the last one of each process leaves it right.
+func (s *Sensor) scan() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.readAll(func(*record) uint64 { return 0 })
+	return err
+}
+
+// rescan corrects the tree by the processes that are there now, after records were lost. Older records still in the ring
+// say nothing new about a process that was read.
+func (s *Sensor) rescan() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	begin := boottime.Now()
+	there, err := s.readAll(func(r *record) uint64 { return r.time })
+	if err != nil {
+		return err
+	}
+	for _, n := range s.tree.living() {
+		if key := n.proc.Load().Key; there[key.PID] != key && key.Start < begin {
+			s.tree.end(n, begin)
+		}
+	}
+	return nil
+}
+
+// readAll puts all living processes into the tree and returns their keys.
+func (s *Sensor) readAll(settled func(*record) uint64) (map[uint32]event.ProcessKey, error) {
+	begin := boottime.Now()
+	there := make(map[uint32]event.ProcessKey)
+	parents := make(map[uint32]event.ProcessKey)
+	err := s.kernel.tasks(func(r *record) {
+		s.found(r, settled(r))
+		there[r.who.key.PID] = r.who.key
+		parents[r.who.parent.PID] = r.who.parent
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.complete(there, parents, begin); err != nil {
+		return nil, err
+	}
+	s.link()
+	return there, nil
+}
+
+// found puts one task of the iterator into the tree.
+func (s *Sensor) found(r *record, settled uint64) {
+	p := s.process(&r.who, r)
+	p.Executable = s.executable(r)
+	if n := s.tree.find(p.Key); n != nil {
+		p.Parent = n.proc.Load().Parent
+	}
+	n := s.tree.put(p, r.who.cell, r.time)
+	n.settled = settled
+	s.markNeverAsk(p)
+}
+
+// complete adds the processes that /proc shows and the iterator left out; kernels were seen that hide pid 1 from it.
+// Their exact start is what their children say of their parent.
+func (s *Sensor) complete(there, parents map[uint32]event.ProcessKey, begin uint64) error {
+	pids, err := listPIDs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if _, ok := there[pid]; ok {
+			continue
+		}
+		cell := s.cells.get(pid)
+		p, err := readProcess(pid)
+		if err != nil || p.Key.Start >= boottime.FromTicks(boottime.ToTicks(begin)) {
+			continue // ended, or started since: the ring has it
+		}
+		if exact := parents[pid]; sameTick(exact, p.Key) {
+			p.Key = exact
+		}
+		if n := s.tree.newest(pid); n != nil && sameTick(n.proc.Load().Key, p.Key) {
+			p.Key = n.proc.Load().Key
+		}
+		if exact := parents[p.Parent.PID]; sameTick(exact, p.Parent) {
+			p.Parent = exact
+		}
+		there[pid] = p.Key
+		s.tree.put(p, cell, begin)
+		s.markNeverAsk(p)
+	}
+	return nil
+}
+
+// link gives every process that has none its parent, when all are in the tree.
+func (s *Sensor) link() {
+	for _, n := range s.tree.living() {
+		if n.parent.Load() == nil {
+			s.tree.adopt(n, s.tree.find(n.proc.Load().Parent))
+		}
+	}
+}

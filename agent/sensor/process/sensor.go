@@ -1,0 +1,278 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"bailey/agent/event"
+	"bailey/agent/health"
+)
+
+// Component is the name of the sensor's entry in the health registry.
+const Component = "sensor.process"
+
+const (
+	defaultRingBytes    = 8 << 20
+	defaultPollInterval = time.Second
+	checkInterval       = time.Second // how often the kernel's loss counters are looked at
+)
+
+// Config is what a Sensor needs.
+type Config struct {
+	Emit   func(*event.Event) // called on the sensor's thread, in the kernel's order; must not block
+	Log    *slog.Logger
+	Health *health.Registry
+
+	// NeverAsk says whether a process, just found or after an exec, runs a program that must never wait for a verdict.
+	// Called on the sensor's thread; nil means none.
+	NeverAsk func(*event.Process) bool
+
+	RingBytes    uint32        // size of the ring buffer, a power of two; default 8 MiB
+	WithoutBPF   bool          // read /proc again and again instead, as where the kernel refuses BPF
+	PollInterval time.Duration // how often then; default 1 s
+}
+
+// Sensor watches processes. Safe for concurrent use.
+type Sensor struct {
+	cfg    Config
+	kernel *kernel // nil without BPF
+	cells  *cells
+	tree   *tree
+
+	mu sync.Mutex // guards the changing of tree, and what follows
+	// Of the goroutine that holds mu.
+	cgroups cgroupNames
+	seen    map[uint32]polled // without BPF
+
+	emitted counters
+	lost    uint64 // the kernel's losses when the tree was last read anew; of Run's goroutine
+}
+
+// counters are what user mode counts.
+type counters struct {
+	execs, forks, exits, duplicates, outside, malformed, unknownKinds, unknownProcesses, rescans atomic.Uint64
+}
+
+// New attaches to the kernel and reads the processes that are there; nothing that happens after its return is missed, and
+// Run emits it. Where the kernel refuses, New succeeds all the same, says so in the health registry and reads /proc.
+func New(cfg Config) (*Sensor, error) {
+	if cfg.Emit == nil || cfg.Log == nil || cfg.Health == nil {
+		return nil, errors.New("process sensor needs Emit, Log and Health")
+	}
+	if cfg.NeverAsk == nil {
+		cfg.NeverAsk = func(*event.Process) bool { return false }
+	}
+	if cfg.RingBytes == 0 {
+		cfg.RingBytes = defaultRingBytes
+	}
+	if cfg.PollInterval == 0 {
+		cfg.PollInterval = defaultPollInterval
+	}
+	s := &Sensor{cfg: cfg, tree: newTree(), seen: make(map[uint32]polled)}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sensor) open() error {
+	refused := errors.New("switched off by configuration")
+	if !s.cfg.WithoutBPF {
+		s.kernel, refused = loadPrograms(s.cfg.RingBytes)
+	}
+	fd := -1
+	if s.kernel != nil {
+		fd = s.kernel.objects.Cells.FD()
+	}
+	var err error
+	if s.cells, err = mapCells(fd); err != nil {
+		return err
+	}
+	if s.kernel == nil {
+		s.degrade(refused)
+		return s.poll(false)
+	}
+	if err := s.scan(); err != nil {
+		return err
+	}
+	s.cfg.Health.Set(health.Entry{Component: Component, Status: health.OK, Summary: "every exec, fork and exit is seen by BPF programs in the kernel"})
+	return nil
+}
+
+func (s *Sensor) degrade(refused error) {
+	s.cfg.Health.Set(health.Entry{
+		Component: Component, Status: health.Degraded,
+		Summary: fmt.Sprintf("no BPF in the kernel (%v): processes are read from /proc every %v, short ones are missed", refused, s.cfg.PollInterval),
+		Remedy:  remedy(refused),
+	})
+}
+
+// Run emits events until ctx ends. It may be called once.
+func (s *Sensor) Run(ctx context.Context) error {
+	if s.kernel == nil {
+		return s.runPolling(ctx)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, func() { _ = s.kernel.ring.Flush() })
+	defer stop()
+	var raw ringbuf.Record
+	var r record
+	check := time.Now()
+	for ctx.Err() == nil {
+		s.kernel.ring.SetDeadline(check.Add(checkInterval))
+		err := s.kernel.ring.ReadInto(&raw)
+		switch {
+		case err == nil:
+			s.take(&r, raw.RawSample)
+		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, os.ErrDeadlineExceeded):
+		default:
+			return fmt.Errorf("read the ring buffer: %w", err)
+		}
+		if now := time.Now(); now.Sub(check) >= checkInterval {
+			check = now
+			s.repair()
+		}
+	}
+	return nil
+}
+
+// take decodes one record and applies it; what cannot be read is counted and skipped.
+func (s *Sensor) take(r *record, raw []byte) {
+	switch err := r.decode(raw); {
+	case errors.Is(err, errUnknownKind):
+		s.emitted.unknownKinds.Add(1)
+	case err != nil:
+		s.emitted.malformed.Add(1)
+	default:
+		if e := s.apply(r); e != nil {
+			s.cfg.Emit(e)
+		}
+	}
+}
+
+// repair reads all processes anew when the kernel had to drop records: the tree would stay wrong otherwise.
+func (s *Sensor) repair() {
+	counts, err := s.kernel.counts()
+	if err != nil {
+		s.cfg.Log.Error("process sensor cannot read its counters", "err", err)
+		return
+	}
+	lost := counts.LostExecs + counts.LostForks + counts.LostExits + counts.LostScratch + s.kernel.recursions()
+	if lost == s.lost {
+		return
+	}
+	s.cfg.Health.Set(health.Entry{
+		Component: Component, Status: health.Degraded,
+		Summary: fmt.Sprintf("%d process events were lost since the agent started: the ring buffer was full", lost),
+		Remedy:  "give the agent more processor time, or a larger ring buffer",
+	})
+	s.lost = lost
+	s.emitted.rescans.Add(1)
+	if err := s.rescan(); err != nil {
+		s.cfg.Log.Error("process sensor cannot repair its tree", "err", err)
+	}
+}
+
+// Close detaches from the kernel. No method may be called during or after it.
+func (s *Sensor) Close() error {
+	var errs []error
+	if s.kernel != nil {
+		errs = append(errs, s.kernel.close())
+	}
+	if s.cells != nil {
+		errs = append(errs, s.cells.close())
+	}
+	s.kernel, s.cells = nil, nil
+	return errors.Join(errs...)
+}
+
+// Lookup returns the process that has pid now or had it last, as far as the tree has come; nil if it does not know it or
+// knows that the pid has meanwhile been given to another. It opens no file and waits for nobody.
+func (s *Sensor) Lookup(pid uint32) *event.Process {
+	n := s.tree.newest(pid)
+	if n == nil || s.kernel != nil && (s.cells.get(pid)^n.cell)&cellForks != 0 {
+		return nil
+	}
+	return n.proc.Load()
+}
+
+// loadWait is how long Load gives the ring's reader to catch up; it takes 40 µs at the median.
+const loadWait = 2 * time.Millisecond
+
+// Load is Lookup for a caller that may wait and open files in /proc. A process that only /proc knows has its start time
+// rounded down to 10 ms.
+func (s *Sensor) Load(pid uint32) (*event.Process, error) {
+	for wait := 50 * time.Microsecond; ; wait *= 2 {
+		if p := s.Lookup(pid); p != nil {
+			return p, nil
+		}
+		if s.kernel == nil || wait > loadWait {
+			break
+		}
+		time.Sleep(wait)
+	}
+	p, err := readProcess(pid)
+	if err != nil {
+		return nil, fmt.Errorf("load process %d: %w", pid, err)
+	}
+	if s.kernel == nil {
+		return s.adoptPolled(p), nil
+	}
+	if known := s.Lookup(pid); known != nil { // caught up meanwhile, with the exact start
+		return known, nil
+	}
+	return p, nil
+}
+
+// Ancestors returns the parents of a process, its own first, as far as they are known; those that ended are kept as long
+// as a descendant lives.
+func (s *Sensor) Ancestors(key event.ProcessKey) []*event.Process {
+	n := s.tree.find(key)
+	if n == nil {
+		return nil
+	}
+	return n.ancestors()
+}
+
+// Processes returns all living processes in no order.
+func (s *Sensor) Processes() []*event.Process {
+	nodes := s.tree.living()
+	out := make([]*event.Process, len(nodes))
+	for i, n := range nodes {
+		out[i] = n.proc.Load()
+	}
+	return out
+}
+
+// Platform reports whether pid is the agent or descends from it. It reads memory that the kernel keeps up to date at every
+// fork, so it is right before the child's first instruction.
+func (s *Sensor) Platform(pid uint32) bool { return s.cells.get(pid)&cellPlatform != 0 }
+
+// NeverAsk reports whether pid runs a program that must never wait for a verdict. The kernel takes the mark away at every
+// fork and exec.
+func (s *Sensor) NeverAsk(pid uint32) bool { return s.cells.get(pid)&cellNeverAsk != 0 }
+
+// MarkPlatform makes pid, and the descendants that it has and will have, part of the platform. Meant for the agent's own
+// pid at its start.
+func (s *Sensor) MarkPlatform(pid uint32) {
+	s.cells.mark(pid, cellPlatform)
+	for _, n := range s.tree.living() {
+		key := n.proc.Load().Key
+		for up := n.parent.Load(); up != nil; up = up.parent.Load() {
+			if up.proc.Load().Key.PID == pid && !up.ended.Load() {
+				s.cells.mark(key.PID, cellPlatform)
+				break
+			}
+		}
+	}
+}
