@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"bailey/agent/config"
+	"bailey/internal/asynclog"
+	"bailey/internal/buildinfo"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// Agent is what `bailey agent` starts: a complete agent that runs until ctx is done.
+type Agent func(ctx context.Context, o AgentOptions) error
+
+// AgentOptions is what the command line found out for the agent.
+type AgentOptions struct {
+	Config *config.Config // checked, with the flags applied
+	Log    *slog.Logger   // never waits for its reader
+	Build  buildinfo.Info
+	// Dropped counts the log lines that Log had to drop.
+	Dropped func() uint64
+}
+
+// agentFlags are the flags of `bailey agent` that change the configuration.
+type agentFlags struct {
+	config, state string
+	watch         []string
+	print         bool
+}
+
+func (a *app) agent() *cobra.Command {
+	var f agentFlags
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run the agent in the foreground",
+		Long: `Run the agent in the foreground until SIGINT or SIGTERM; a second signal ends it at once. Its
+log goes to stderr, as JSON with --json. Flags override the configuration file; without --config
+that is ` + config.DefaultPath + `, which need not exist.`,
+		Example: `  bailey agent
+  bailey agent --print-config             show the effective configuration
+  bailey agent --state /tmp/s --run /tmp/r --watch /mnt/scratch
+                                          a second agent that only watches one mount point`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := f.load(cmd)
+			if err != nil {
+				return err
+			}
+			if f.print {
+				return a.printConfig(cfg)
+			}
+			return a.runAgent(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().StringVar(&f.state, "state", "", "directory of what must survive a reboot")
+	cmd.Flags().StringArrayVar(&f.watch, "watch", nil, "only ask about this mount point; can be repeated")
+	cmd.Flags().BoolVar(&f.print, "print-config", false, "print the effective configuration and exit")
+	return cmd
+}
+
+// load reads the configuration and applies the flags and $BAILEY_RUN.
+func (f *agentFlags) load(cmd *cobra.Command) (*config.Config, error) {
+	cfg, err := config.Load(f.config)
+	if err != nil {
+		return nil, err
+	}
+	if f.state != "" {
+		if cfg.Agent.State, err = filepath.Abs(f.state); err != nil {
+			return nil, fmt.Errorf("find %s: %w", f.state, err)
+		}
+	}
+	// The flag's default is $BAILEY_RUN; the built-in default yields to the file.
+	if run := cmd.Flag("run"); run.Changed || run.DefValue != DefaultRun {
+		if cfg.Agent.Run, err = filepath.Abs(run.Value.String()); err != nil {
+			return nil, fmt.Errorf("find %s: %w", run.Value, err)
+		}
+	}
+	for _, w := range f.watch {
+		path, err := filepath.Abs(w)
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", w, err)
+		}
+		if !slices.Contains(cfg.Watch.Paths, path) {
+			cfg.Watch.Paths = append(cfg.Watch.Paths, path)
+		}
+	}
+	if err := cfg.Check("command line"); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+func (a *app) printConfig(cfg *config.Config) error {
+	text, err := config.Print(cfg)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		var keys map[string]any // with the file's names
+		if err := toml.Unmarshal(text, &keys); err != nil {
+			return fmt.Errorf("read the configuration back: %w", err)
+		}
+		return a.printValue(keys)
+	}
+	_, err = a.Stdout.Write(text)
+	return err
+}
+
+// flushPatience is how long the end of the agent waits for its log's reader.
+const flushPatience = 2 * time.Second
+
+func (a *app) runAgent(ctx context.Context, cfg *config.Config) (err error) {
+	if a.Agent == nil {
+		return &failure{ExitFailed, "this program was built as a client, without an agent", "use the bailey of a release"}
+	}
+	if err := canAsk(); err != nil {
+		return err
+	}
+	lock, err := lockState(cfg.Agent.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+
+	w := asynclog.New(a.Stderr, 0)
+	defer func() {
+		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushPatience)
+		defer cancel()
+		if ferr := w.Close(flush); err == nil {
+			err = ferr
+		}
+	}()
+	return a.Agent(ctx, AgentOptions{Config: cfg, Log: slog.New(a.logHandler(w, cfg.Level())), Build: a.build(), Dropped: w.Dropped})
+}
+
+func (a *app) logHandler(w *asynclog.Writer, level slog.Level) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}
+
+// canAsk says in one sentence why this process cannot be the agent, if it cannot.
+func canAsk() error {
+	if os.Geteuid() != 0 {
+		return &failure{ExitPermission, fmt.Sprintf("the agent needs root, and this is uid %d", os.Geteuid()), "run it as root, e.g. with sudo"}
+	}
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_LARGEFILE)
+	if err == nil {
+		return unix.Close(fd) // without marks: it sees nothing and makes nobody wait
+	}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return &failure{ExitPermission, "the kernel refuses fanotify to this root (CAP_SYS_ADMIN is missing, e.g. in a container)", "run the agent on the host, or in a privileged container"}
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		return &failure{ExitFailed, "this kernel has no fanotify permission events", "boot one that is built with CONFIG_FANOTIFY_ACCESS_PERMISSIONS, as those of all large distributions are"}
+	case errors.Is(err, unix.EMFILE):
+		return &failure{ExitFailed, "this user has as many fanotify groups as the kernel allows", "end one of the other users of fanotify, or raise fs.fanotify.max_user_groups"}
+	}
+	return fmt.Errorf("ask the kernel for fanotify: %w", err)
+}
+
+// lockState makes sure that no other agent works on the same state. The kernel gives the lock back when the agent dies.
+func lockState(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("create the state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the state's lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = &failure{ExitConflict, "another agent already works on the state in " + dir, "stop it, or give this one its own --state and --run"}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

@@ -1,0 +1,37 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	"bailey/agent/control"
+	"bailey/api/control/v1/controlv1connect"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// client returns a client of the chosen agent. It connects at the first call.
+func (a *app) client() controlv1connect.ControlServiceClient {
+	path := a.socket()
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives: true,
+	}
+	return controlv1connect.NewControlServiceClient(&http.Client{Transport: transport}, "http://bailey")
+}
+
+// printJSON prints m on one line.
+func (a *app) printJSON(m proto.Message) error {
+	data, err := control.MarshalJSON(m)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(a.Stdout, "%s\n", data); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
