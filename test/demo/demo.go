@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// demo is everything that was started, with what undoes it.
+type demo struct {
+	o     options
+	agent *child
+	undos []func() error
+}
+
+func (d *demo) later(f func() error) { d.undos = append(d.undos, f) }
+
+// undo takes everything away, last first, and says what could not be.
+func (d *demo) undo() error {
+	var errs []error
+	for _, f := range slices.Backward(d.undos) {
+		errs = append(errs, f())
+	}
+	d.undos = nil
+	return errors.Join(errs...)
+}
+
+func (d *demo) lockdown() string { return filepath.Join(d.o.dir, "lockdown") }
+func (d *demo) runDir() string   { return filepath.Join(d.o.dir, "run") }
+
+// start brings up the scratch directory, clamd, the agent and the products, in this order.
+func (d *demo) start(ctx context.Context) error {
+	for _, p := range []*string{&d.o.bailey, &d.o.products, &d.o.dir} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", *p, err)
+		}
+		*p = abs
+	}
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"make the demo's directory", d.makeDir}, {"mount the scratch directory", d.mountScratch}, {"start clamd", d.startClamd},
+		{"start the agent", d.startAgent}, {"start the dead-man process", d.startDeadman}, {"install the products", d.installProducts},
+	}
+	for _, s := range steps {
+		fmt.Println("run: " + s.what)
+		if err := s.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
+// makeDir makes the demo's directory, without what an earlier demo that was killed may have left.
+func (d *demo) makeDir(context.Context) error {
+	if out, err := exec.Command(d.o.bailey, "status", "--run", d.runDir()).CombinedOutput(); err == nil {
+		return fmt.Errorf("another `make run` is still going on:\n%s", out)
+	}
+	for unix.Unmount(d.lockdown(), unix.MNT_DETACH) == nil {
+	}
+	if err := os.RemoveAll(d.o.dir); err != nil {
+		return err
+	}
+	d.later(func() error { return os.RemoveAll(d.o.dir) })
+	return os.MkdirAll(d.o.dir, 0o755)
+}
+
+func (d *demo) mountScratch(context.Context) error {
+	if err := os.Mkdir(d.lockdown(), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("bailey-demo", d.lockdown(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=64m"); err != nil {
+		return err
+	}
+	d.later(func() error {
+		if unix.Unmount(d.lockdown(), 0) == nil {
+			return nil
+		}
+		return unix.Unmount(d.lockdown(), unix.MNT_DETACH) // a shell of the operator's is still in it
+	})
+	return nil
+}
+
+func (d *demo) startAgent(ctx context.Context) error {
+	args := []string{"agent", "--state", filepath.Join(d.o.dir, "state"), "--run", d.runDir()}
+	if d.o.scratchOnly {
+		args = append(args, "--watch", d.lockdown())
+	}
+	c, err := startChild(filepath.Join(d.o.dir, "agent.log"), d.o.bailey, args...)
+	if err != nil {
+		return err
+	}
+	d.agent = c
+	d.later(func() error { c.end(15 * time.Second); return nil })
+	return c.await(ctx, 30*time.Second, func() error { _, err := d.control(ctx, "status"); return err })
+}
+
+// installProducts installs both products, with settings for the scratch directory, and waits until they run.
+func (d *demo) installProducts(ctx context.Context) error {
+	allowlist := strings.NewReplacer(`lockdown_paths = ""`, fmt.Sprintf("lockdown_paths = %q", d.lockdown()+"/**"), "\nmode = \"\"", "\nmode = \"monitor\"")
+	if err := d.install(ctx, "allowlist", allowlist); err != nil {
+		return err
+	}
+	scope := strings.NewReplacer("open_scope = [", fmt.Sprintf("open_scope = [%q, ", d.lockdown()))
+	if err := d.install(ctx, "clamav", scope); err != nil {
+		return err
+	}
+	return d.agent.await(ctx, 30*time.Second, func() error {
+		for _, name := range []string{"allowlist", "clamav"} {
+			if _, err := d.pid(ctx, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// install copies a product's folder, changes its manifest for the demo, and installs the copy.
+func (d *demo) install(ctx context.Context, name string, change *strings.Replacer) error {
+	folder := filepath.Join(d.o.dir, "products", name)
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(d.o.products, name))); err != nil {
+		return fmt.Errorf("copy product %s: %w", name, err)
+	}
+	manifest := filepath.Join(folder, "manifest.toml")
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		return fmt.Errorf("read the manifest of %s: %w", name, err)
+	}
+	changed := change.Replace(string(text))
+	if changed == string(text) {
+		return fmt.Errorf("the manifest of %s has not the settings that the demo changes", name)
+	}
+	if err := os.WriteFile(manifest, []byte(changed), 0o644); err != nil {
+		return fmt.Errorf("change the manifest of %s: %w", name, err)
+	}
+	_, err = d.control(ctx, "product", "install", folder, "--yes")
+	return err
+}
+
+// control runs the command line against the demo's agent.
+func (d *demo) control(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, d.o.bailey, append(args, "--run", d.runDir())...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("bailey %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+// show runs the live view in the terminal until the operator ends it.
+func (d *demo) show(ctx context.Context) error {
+	view := exec.Command(d.o.bailey, "events", "verdict", "finding", "product", "health", "--run", d.runDir())
+	view.Stdout, view.Stderr = os.Stdout, os.Stderr
+	view.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := view.Start(); err != nil {
+		return fmt.Errorf("start the live view: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- view.Wait() }()
+	select {
+	case <-ctx.Done():
+		_ = view.Process.Signal(syscall.SIGTERM)
+		<-ended
+		fmt.Println("\nrun: ending everything")
+		return nil
+	case <-d.agent.done:
+		_ = view.Process.Kill()
+		<-ended
+		return fmt.Errorf("the agent ended by itself:\n%s", d.agent.output())
+	case err := <-ended:
+		return fmt.Errorf("the live view ended by itself: %v\n%s", err, d.agent.output())
+	}
+}
+
+// explain says what runs and what to try.
+func (d *demo) explain(w io.Writer) {
+	where := "this machine (allowlist only reports here: monitor mode)"
+	if d.o.scratchOnly {
+		where = "the scratch directory alone"
+	}
+	b, l := d.o.bailey, d.lockdown()
+	fmt.Fprintf(w, `
+The agent watches %s; %s is in lockdown.
+Try this in a second terminal:
+
+  export BAILEY_RUN=%s
+  cp /bin/ls %s/unknown && %s/unknown      # an unknown binary: Operation not permitted
+  /bin/ls /                                        # an installed program: runs
+  printf '%%s' '%s' > %s/eicar
+  cat %s/eicar                             # a detection: Operation not permitted
+  kill -9 $(pgrep -x allowlist); %s product list   # only its restart count changes
+  %s status
+
+Ctrl-C ends everything and leaves nothing behind. What happens now:
+
+`, where, l, d.runDir(), l, l, strings.ReplaceAll(eicar(), "'", `'\''`), l, l, b, b)
+}
