@@ -125,12 +125,17 @@ func (l *agentLane) allLive(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var shown any
+		var shown struct {
+			Product struct {
+				State     string `json:"state"`
+				Authority string `json:"authority"`
+			} `json:"product"`
+		}
 		if err := json.Unmarshal(out, &shown); err != nil {
 			return fmt.Errorf("read product %s: %w", p.name, err)
 		}
-		if text := string(out); !strings.Contains(text, "running") {
-			return fmt.Errorf("product %s does not run: %s", p.name, text)
+		if shown.Product.State != "running" || shown.Product.Authority != "live" {
+			return fmt.Errorf("product %s is %s, authority %s", p.name, shown.Product.State, shown.Product.Authority)
 		}
 	}
 	return nil
