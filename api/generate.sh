@@ -15,6 +15,8 @@ protoc -I . \
   --go-vtproto_opt=paths=source_relative,features=marshal+unmarshal+unmarshal_unsafe+size+pool \
   $pools \
   api/product/v1/product.proto
+# The Python example has the messages beside it, as made by the protoc of the oldest distribution we support (3.21).
+protoc -I api/product/v1 --python_out=sdk/examples/python product.proto
 for p in api/control/v1/*.proto; do
   [ -e "$p" ] || continue
   protoc -I . \

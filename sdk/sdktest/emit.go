@@ -68,3 +68,16 @@ func (a *Agent) Faults() []string {
 	defer a.mu.Unlock()
 	return slices.Clone(a.faults)
 }
+
+// SendUnknown sends a frame of a kind that this protocol does not have, as a newer agent may.
+func (a *Agent) SendUnknown(kind uint16) {
+	a.t.Helper()
+	a.send(productv1.Header{Kind: productv1.FrameKind(kind)}, nil, -1)
+}
+
+// Unsupported returns the kinds of frames that the product said it does not know.
+func (a *Agent) Unsupported() []uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.unsupported)
+}

@@ -48,17 +48,18 @@ type Agent struct {
 	err     error         // what its Run returned; read after done
 	readEnd chan struct{}
 
-	mu         sync.Mutex
-	changed    chan struct{} // closed and replaced when something below changes
-	subscribed *productv1.Subscribe
-	nextID     uint64
-	eventSeq   uint64
-	acked      uint64
-	waiting    map[uint64]chan reply
-	extended   map[uint64]time.Duration
-	findings   []sdk.Finding
-	faults     []string
-	ended      bool
+	mu          sync.Mutex
+	changed     chan struct{} // closed and replaced when something below changes
+	subscribed  *productv1.Subscribe
+	nextID      uint64
+	eventSeq    uint64
+	acked       uint64
+	waiting     map[uint64]chan reply
+	extended    map[uint64]time.Duration
+	findings    []sdk.Finding
+	faults      []string
+	unsupported []uint32
+	ended       bool
 }
 
 type reply struct {
@@ -268,6 +269,11 @@ func (a *Agent) frame(f *wire.Frame) error {
 	case productv1.FrameFinding:
 		return a.finding(f.Payload)
 	case productv1.FrameUnsupported:
+		m := new(productv1.Unsupported)
+		if err := m.UnmarshalVT(f.Payload); err != nil {
+			return fmt.Errorf("decode unsupported: %w", err)
+		}
+		a.unsupported = append(a.unsupported, m.GetFrameKind())
 	default:
 		return fmt.Errorf("frame of kind %d", f.Kind)
 	}
