@@ -35,7 +35,8 @@ agent/event, agent/health, internal/... < agent/sensor/..., agent/hub, agent/ver
 agent/sensor/probe < agent/sensor/...;
 sdk/packagedb < agent/critical;
 api/product/v1/..., agent/product/... < agent/product/...;
-api/control/v1/..., api/product/v1/... < agent/control;
+api/control/v1/..., api/product/v1/... < agent/control, agent/control/controltest;
+agent/control, agent/event, agent/health < agent/control/controltest;
 
 # The composition root is the only package that knows everything.
 agent/..., api/..., internal/..., sdk/packagedb < agent, agent/live;
@@ -45,6 +46,7 @@ agent, agent/..., api/..., internal/... < internal/cli/..., cmd/...;
 
 # The benches and harnesses drive the programs from outside.
 internal/... < test/...;
+sdk < test/faulty;
 `
 
 // testPolicy lists what test files may import beyond importPolicy. External test packages may import their own package.
