@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"hash/maphash"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -66,6 +67,7 @@ type Entry struct {
 	Path    string // as the package recorded it, after diversions
 	Digest  Digest // NoDigest for symbolic links, and for files that the package recorded without one
 	Config  bool   // a configuration file: the operator may change it
+	Script  bool   // a maintainer script of dpkg, which records no digest of them
 }
 
 // record is one path of one package; 24 bytes, so that 100,000 files cost little.
@@ -117,8 +119,29 @@ func (s *Snapshot) Lookup(path string) (Entry, bool) {
 			}
 		}
 	}
+	return s.script(path)
+}
+
+// script finds the package of a maintainer script, which dpkg runs from its own directory and does not list.
+func (s *Snapshot) script(path string) (Entry, bool) {
+	file, ok := strings.CutPrefix(path, dpkgDir+"/info/")
+	if !ok || len(s.table) == 0 {
+		return Entry{}, false
+	}
+	dot := strings.LastIndexByte(file, '.')
+	if dot < 0 || !slices.Contains(maintainerScripts[:], file[dot+1:]) {
+		return Entry{}, false
+	}
+	name, _, _ := strings.Cut(file[:dot], ":")
+	for i := range s.packages {
+		if p := &s.packages[i]; p.Name == name && p.Manager == "dpkg" {
+			return Entry{Package: p, Path: path, Script: true}, true
+		}
+	}
 	return Entry{}, false
 }
+
+var maintainerScripts = [...]string{"preinst", "postinst", "prerm", "postrm", "config"}
 
 // Len returns the number of paths.
 func (s *Snapshot) Len() int { return len(s.records) }
