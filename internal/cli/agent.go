@@ -120,7 +120,7 @@ func (a *app) printConfig(cfg *config.Config) error {
 // flushPatience is how long the end of the agent waits for its log's reader.
 const flushPatience = 2 * time.Second
 
-func (a *app) runAgent(ctx context.Context, cfg *config.Config) (err error) {
+func (a *app) runAgent(ctx context.Context, cfg *config.Config) error {
 	if a.Agent == nil {
 		return &failure{ExitFailed, "this program was built as a client, without an agent", "use the bailey of a release"}
 	}
@@ -133,14 +133,14 @@ func (a *app) runAgent(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	defer func() { _ = lock.Close() }()
 
+	// From here on nothing writes to stderr but w, not even the last error: a reader that stalled must not keep the agent.
 	w := asynclog.New(a.Stderr, 0)
-	defer func() {
-		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushPatience)
+	a.Stderr = w
+	a.flush = func() {
+		patience, cancel := context.WithTimeout(context.Background(), flushPatience)
 		defer cancel()
-		if ferr := w.Close(flush); err == nil {
-			err = ferr
-		}
-	}()
+		_ = w.Close(patience) // what is not read by then is lost, and nobody can be told
+	}
 	return a.Agent(ctx, AgentOptions{Config: cfg, Log: slog.New(a.logHandler(w, cfg.Level())), Build: a.build(), Dropped: w.Dropped})
 }
 

@@ -39,6 +39,7 @@ type app struct {
 	run     string // --run
 	json    bool   // --json
 	started bool   // the arguments were understood and a command runs
+	flush   func() // hands stderr what is still held back
 }
 
 // Main runs the program and returns its exit code.
@@ -46,7 +47,7 @@ func Main(p Process) int {
 	if p.isContain() {
 		return runContain()
 	}
-	a := &app{Process: p}
+	a := &app{Process: p, flush: func() {}}
 	ctx, stop := interruptible(context.Background())
 	defer stop()
 	root := a.root()
@@ -55,7 +56,9 @@ func Main(p Process) int {
 	if err != nil && !a.started {
 		err = &failure{code: ExitUsage, message: err.Error(), hint: "see `" + helpFor(root, p.Args) + "`"}
 	}
-	return a.report(err)
+	code := a.report(err)
+	a.flush()
+	return code
 }
 
 // interruptible returns a context that SIGINT and SIGTERM end; a second signal ends the program at once, because then the
