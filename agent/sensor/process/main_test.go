@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bailey/internal/leakcheck"
 )
 
 // helperVariable makes this test binary act as one of the programs that the tests watch.
@@ -20,7 +22,7 @@ const helperVariable = "BAILEY_PROCESS_TEST_HELPER"
 func TestMain(m *testing.M) {
 	switch name := os.Getenv(helperVariable); name {
 	case "":
-		os.Exit(m.Run())
+		leakcheck.Main(m)
 	case "exec_from_thread":
 		fail(execFromThread())
 	case "exit_from_threads":
