@@ -47,9 +47,9 @@ func (a *app) agent() *cobra.Command {
 log goes to stderr, as JSON with --json. Flags override the configuration file; without --config
 that is ` + config.DefaultPath + `, which need not exist.`,
 		Example: `  bailey agent
-  bailey agent --print-config             show the effective configuration
+  bailey agent --print-config             # show the effective configuration
   bailey agent --state /tmp/s --run /tmp/r --watch /mnt/scratch
-                                          a second agent that only watches one mount point`,
+                                          # a second agent that only watches one mount point`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := f.load(cmd)

@@ -84,10 +84,10 @@ func (a *app) root() *cobra.Command {
 		Long: `Bailey lets security products decide about programs and files on this machine without
 running in its kernel. "bailey agent" is the daemon; every other command is for its operator
 and talks to a running agent over its control socket.`,
-		Example: `  bailey agent                            run the agent in the foreground
-  bailey product install ./allowlist      install a product, after showing what it asks for
-  bailey events exec verdict              watch programs start and what was decided
-  bailey doctor                           what this machine lacks, and what to do about it`,
+		Example: `  bailey agent                            # run the agent in the foreground
+  bailey product install ./allowlist      # install a product, after showing what it asks for
+  bailey events exec verdict              # watch programs start and what was decided
+  bailey doctor                           # what this machine lacks, and what to do about it`,
 		Args:              cobra.NoArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,

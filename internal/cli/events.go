@@ -25,9 +25,9 @@ func (a *app) events() *cobra.Command {
 the process id and user id, the executable, and what it did. With --json each line is one
 bailey.product.v1.Event. Events that were dropped because the reader was too slow are
 announced on stderr.`,
-		Example: `  bailey events exec --tree               programs that start, with their ancestors
-  bailey events verdict finding           what was decided and found
-  bailey events --json --for 10s          ten seconds of everything, for a script`,
+		Example: `  bailey events exec --tree               # programs that start, with their ancestors
+  bailey events verdict finding           # what was decided and found
+  bailey events --json --for 10s          # ten seconds of everything, for a script`,
 		ValidArgsFunction: a.completeKinds,
 		Args: func(_ *cobra.Command, args []string) error {
 			for _, w := range args {

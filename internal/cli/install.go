@@ -22,7 +22,7 @@ func (a *app) productInstall() *cobra.Command {
 installed. What the manifest requests is shown first and granted as a whole if approved; exactly
 what was shown is installed, or nothing.`,
 		Example: `  bailey product install ./dist/products/allowlist
-  bailey product install ./dist/products/allowlist --yes     approve without being asked`,
+  bailey product install ./dist/products/allowlist --yes     # approve without being asked`,
 		Args: exactly(1, "name one folder that holds a manifest.toml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.install(cmd.Context(), args[0], yes)
