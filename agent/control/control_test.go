@@ -357,9 +357,8 @@ func TestSlowReaderLosesEventsAndIsTold(t *testing.T) {
 		lost += s.Msg().GetLost()
 		if seen == 1 { // now that it reads, mark the end; repeated because a full queue would drop it
 			go func() {
-				for a.Taps() > 0 {
+				for tick := time.NewTicker(time.Millisecond); a.Taps() > 0; <-tick.C {
 					a.Emit(&event.Event{Kind: event.Exit, Seq: 99})
-					time.Sleep(time.Millisecond)
 				}
 			}()
 		}

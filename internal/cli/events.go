@@ -59,7 +59,7 @@ func (a *app) watch(ctx context.Context, r *controlv1.EventsRequest) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	out := bufio.NewWriter(a.Stdout)
 	line := newEventLine(a.paint(), r.GetAncestors())
 	for s.Receive() {

@@ -238,7 +238,7 @@ func (a *app) productLogs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.Close()
+			defer func() { _ = s.Close() }()
 			for s.Receive() {
 				if a.json {
 					err = a.printJSON(s.Msg())
