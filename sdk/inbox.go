@@ -84,13 +84,14 @@ func (s *Session) deliver() {
 type deliverer struct {
 	s        *Session
 	last     uint64 // newest event handled or known to be lost
-	unacked  int
+	handled  uint64 // newest event handled
+	unacked  int    // events handled since the last Ack
 	ackEvery int
 }
 
 func (d *deliverer) batch(frames []byte) error {
 	if d.ackEvery == 0 {
-		d.ackEvery = max(int(d.s.welcome.GetEventWindow())/4, 1)
+		d.ackEvery = max(min(int(d.s.welcome.GetEventWindow())/4, 64), 1)
 	}
 	for len(frames) > 0 {
 		h, payload, rest, err := productv1.Next(frames)
@@ -120,10 +121,11 @@ func (d *deliverer) one(h *productv1.Header, payload []byte) error {
 		}
 		d.gap(h.Seq)
 		d.last = h.Seq
-		d.unacked++
 		if p.OnEvent != nil {
 			p.OnEvent(e)
 		}
+		d.handled = h.Seq
+		d.unacked++
 	case productv1.FrameLost:
 		m := new(productv1.Lost)
 		if err := m.UnmarshalVT(payload); err != nil {
@@ -133,7 +135,6 @@ func (d *deliverer) one(h *productv1.Header, payload []byte) error {
 		if !l.Questions {
 			d.gap(l.From)
 			d.last = max(d.last, l.To)
-			d.unacked++
 		}
 		d.lost(l)
 	case productv1.FrameState:
@@ -163,5 +164,5 @@ func (d *deliverer) ack() {
 		return
 	}
 	d.unacked = 0
-	_ = d.s.sock.Send(&productv1.Header{Kind: productv1.FrameAck, Seq: d.last}, nil, -1, wire.Block)
+	_ = d.s.sock.Send(&productv1.Header{Kind: productv1.FrameAck, Seq: d.handled}, nil, -1, wire.Block)
 }

@@ -10,19 +10,20 @@ import (
 // Emit sends events and returns when the product's OnEvent has handled them all.
 func (a *Agent) Emit(events ...*sdk.Event) {
 	a.t.Helper()
-	var last uint64
 	for _, e := range events {
-		a.wait("acknowledgement of events", func() bool { return a.eventSeq-a.acked < uint64(a.o.Window) })
+		a.wait("acknowledgement of events", func() bool { return len(a.unacked) < int(a.o.Window) })
+		var seq uint64
 		a.update(func() {
 			a.eventSeq++
-			last = a.eventSeq
+			seq = a.eventSeq
+			a.unacked = append(a.unacked, seq)
 		})
-		a.send(productv1.Header{Kind: productv1.FrameEvent, Seq: last}, e, -1)
+		a.send(productv1.Header{Kind: productv1.FrameEvent, Seq: seq}, e, -1)
 	}
-	a.wait("acknowledgement of the last event", func() bool { return a.acked >= last })
+	a.wait("acknowledgement of the last event", func() bool { return len(a.unacked) == 0 })
 }
 
-// Lose announces that n events were not delivered, and returns when the product has handled that.
+// Lose announces that n events were not delivered. OnLost is called before OnEvent sees a later Emit.
 func (a *Agent) Lose(n int, cause string) {
 	a.t.Helper()
 	var from, to uint64
@@ -30,8 +31,7 @@ func (a *Agent) Lose(n int, cause string) {
 		from, to = a.eventSeq+1, a.eventSeq+uint64(n)
 		a.eventSeq = to
 	})
-	a.send(productv1.Header{Kind: productv1.FrameLost}, &productv1.Lost{From: from, To: to, Cause: cause}, -1)
-	a.wait("acknowledgement of the loss", func() bool { return a.acked >= to })
+	a.send(productv1.Header{Kind: productv1.FrameLost, Seq: to}, &productv1.Lost{From: from, To: to, Cause: cause}, -1)
 }
 
 // SetAuthority tells the product its new authority: live, shadow, degraded or off.

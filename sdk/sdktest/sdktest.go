@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ type Agent struct {
 	subscribed  *productv1.Subscribe
 	nextID      uint64
 	eventSeq    uint64
+	unacked     []uint64 // events sent and not acknowledged
 	acked       uint64
 	waiting     map[uint64]chan reply
 	extended    map[uint64]time.Duration
@@ -262,10 +264,7 @@ func (a *Agent) frame(f *wire.Frame) error {
 	case productv1.FrameExtend:
 		a.extended[f.ID] = time.Duration(f.Deadline - boottime())
 	case productv1.FrameAck:
-		if f.Seq < a.acked || f.Seq > a.eventSeq {
-			return fmt.Errorf("ack of event %d; %d are sent, %d were acknowledged", f.Seq, a.eventSeq, a.acked)
-		}
-		a.acked = f.Seq
+		return a.ack(f.Seq)
 	case productv1.FrameFinding:
 		return a.finding(f.Payload)
 	case productv1.FrameUnsupported:
@@ -276,6 +275,18 @@ func (a *Agent) frame(f *wire.Frame) error {
 		a.unsupported = append(a.unsupported, m.GetFrameKind())
 	default:
 		return fmt.Errorf("frame of kind %d", f.Kind)
+	}
+	return nil
+}
+
+// ack takes an Ack: of an event that was sent as an Event, not earlier than the last one.
+func (a *Agent) ack(seq uint64) error {
+	n, sent := slices.BinarySearch(a.unacked, seq)
+	if !sent && seq != a.acked {
+		return fmt.Errorf("ack of event %d, which was not sent or was acknowledged before", seq)
+	}
+	if sent {
+		a.unacked, a.acked = a.unacked[n+1:], seq
 	}
 	return nil
 }

@@ -143,8 +143,6 @@ class Product:
         elif frame.kind == LOST:
             lost = pb.Lost.FromString(frame.payload)
             log("lost %s %d to %d: %s" % (pb.Lost.Stream.Name(lost.stream), getattr(lost, "from"), lost.to, lost.cause))
-            if lost.stream == pb.Lost.Stream.Value("events"):
-                return lost.to
         elif frame.kind == STATE:
             state = pb.State.FromString(frame.payload)
             self.authority = state.authority
