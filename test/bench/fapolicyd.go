@@ -31,7 +31,7 @@ func fetchFapolicyd(ctx context.Context, cache string) (*fapolicyd, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(tmp)
+		defer func() { _ = os.RemoveAll(tmp) }()
 		get := exec.CommandContext(ctx, "apt-get", "download", "-q", "fapolicyd")
 		get.Dir = tmp
 		if out, err := get.CombinedOutput(); err != nil {

@@ -184,7 +184,7 @@ func (d *demo) show(ctx context.Context) error {
 		<-ended
 		return fmt.Errorf("the agent ended by itself:\n%s", d.agent.output())
 	case err := <-ended:
-		return fmt.Errorf("the live view ended by itself: %v\n%s", err, d.agent.output())
+		return fmt.Errorf("the live view ended by itself: %w\n%s", orNone(err), d.agent.output())
 	}
 }
 

@@ -67,7 +67,7 @@ func (d *demo) tryUnknown(ctx context.Context) error {
 	}
 	err = exec.CommandContext(ctx, program, "/").Run()
 	if !errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("it was not refused: %v", err)
+		return fmt.Errorf("it was not refused: %w", orNone(err))
 	}
 	return nil
 }
@@ -78,7 +78,7 @@ func (d *demo) tryEicar(context.Context) error {
 		return err
 	}
 	if _, err := os.ReadFile(file); !errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("it was not refused: %v", err)
+		return fmt.Errorf("it was not refused: %w", orNone(err))
 	}
 	return nil
 }
@@ -103,14 +103,23 @@ func (d *demo) tryKill(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("it did not come back: %v", err)
+			return fmt.Errorf("it did not come back: %w", orNone(err))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if now, err := d.pid(ctx, "clamav"); err != nil || now != other {
-		return fmt.Errorf("the other product changed too: pid %d was %d, %v", now, other, err)
+	now, err := d.pid(ctx, "clamav")
+	if err == nil && now != other {
+		return fmt.Errorf("the other product changed too: pid %d was %d", now, other)
 	}
-	return nil
+	return err
+}
+
+// orNone lets a missing error be part of a message.
+func orNone(err error) error {
+	if err == nil {
+		return errors.New("no error")
+	}
+	return err
 }
 
 // pid returns the process of a running product.

@@ -74,7 +74,7 @@ func run(ctx context.Context, o options, patterns []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	tests, err := buildTests(ctx, work, patterns)
 	if err != nil {
 		return fmt.Errorf("build the tests: %w", err)
