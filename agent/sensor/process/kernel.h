@@ -24,6 +24,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum pid_type { PIDTYPE_PID, PIDTYPE_TGID };
 enum cgroup_subsys_id { memory_cgrp_id = 1, pids_cgrp_id = 2 };
 

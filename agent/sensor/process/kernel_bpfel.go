@@ -97,6 +97,8 @@ const (
 	kernelProgProcessTask = "process_task"
 	kernelVarAgentPidns   = "agent_pidns"
 	kernelVarCounts       = "counts"
+	kernelVarLastWake     = "last_wake"
+	kernelVarQuiet        = "quiet"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -162,6 +164,8 @@ type kernelMapSpecs struct {
 type kernelVariableSpecs struct {
 	AgentPidns *ebpf.VariableSpec `ebpf:"agent_pidns"`
 	Counts     *ebpf.VariableSpec `ebpf:"counts"`
+	LastWake   *ebpf.VariableSpec `ebpf:"last_wake"`
+	Quiet      *ebpf.VariableSpec `ebpf:"quiet"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -203,6 +207,8 @@ func (m *kernelMaps) Close() error {
 type kernelVariables struct {
 	AgentPidns *ebpf.Variable `ebpf:"agent_pidns"`
 	Counts     *ebpf.Variable `ebpf:"counts"`
+	LastWake   *ebpf.Variable `ebpf:"last_wake"`
+	Quiet      *ebpf.Variable `ebpf:"quiet"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

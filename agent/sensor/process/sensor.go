@@ -1,17 +1,12 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"bailey/agent/event"
 	"bailey/agent/health"
@@ -23,7 +18,6 @@ const Component = "sensor.process"
 const (
 	defaultRingBytes    = 8 << 20
 	defaultPollInterval = time.Second
-	checkInterval       = time.Second // how often the kernel's loss counters are looked at
 )
 
 // Config is what a Sensor needs.
@@ -54,7 +48,8 @@ type Sensor struct {
 	seen    map[uint32]polled // without BPF
 
 	emitted counters
-	lost    uint64 // the kernel's losses when the tree was last read anew; of Run's goroutine
+	lost    uint64      // the kernel's losses when the tree was last read anew; of Run's goroutine
+	missed  atomic.Bool // somebody needed a process that the tree did not have yet
 }
 
 // counters are what user mode counts.
@@ -116,73 +111,6 @@ func (s *Sensor) degrade(refused error) {
 	})
 }
 
-// Run emits events until ctx ends. It may be called once.
-func (s *Sensor) Run(ctx context.Context) error {
-	if s.kernel == nil {
-		return s.runPolling(ctx)
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	stop := context.AfterFunc(ctx, func() { _ = s.kernel.ring.Flush() })
-	defer stop()
-	var raw ringbuf.Record
-	var r record
-	check := time.Now()
-	for ctx.Err() == nil {
-		s.kernel.ring.SetDeadline(check.Add(checkInterval))
-		err := s.kernel.ring.ReadInto(&raw)
-		switch {
-		case err == nil:
-			s.take(&r, raw.RawSample)
-		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, os.ErrDeadlineExceeded):
-		default:
-			return fmt.Errorf("read the ring buffer: %w", err)
-		}
-		if now := time.Now(); now.Sub(check) >= checkInterval {
-			check = now
-			s.repair()
-		}
-	}
-	return nil
-}
-
-// take decodes one record and applies it; what cannot be read is counted and skipped.
-func (s *Sensor) take(r *record, raw []byte) {
-	switch err := r.decode(raw); {
-	case errors.Is(err, errUnknownKind):
-		s.emitted.unknownKinds.Add(1)
-	case err != nil:
-		s.emitted.malformed.Add(1)
-	default:
-		if e := s.apply(r); e != nil {
-			s.cfg.Emit(e)
-		}
-	}
-}
-
-// repair reads all processes anew when the kernel had to drop records: the tree would stay wrong otherwise.
-func (s *Sensor) repair() {
-	counts, err := s.kernel.counts()
-	if err != nil {
-		s.cfg.Log.Error("process sensor cannot read its counters", "err", err)
-		return
-	}
-	lost := counts.LostExecs + counts.LostForks + counts.LostExits + counts.LostScratch + s.kernel.recursions()
-	if lost == s.lost {
-		return
-	}
-	s.cfg.Health.Set(health.Entry{
-		Component: Component, Status: health.Degraded,
-		Summary: fmt.Sprintf("%d process events were lost since the agent started: the ring buffer was full", lost),
-		Remedy:  "give the agent more processor time, or a larger ring buffer",
-	})
-	s.lost = lost
-	s.emitted.rescans.Add(1)
-	if err := s.rescan(); err != nil {
-		s.cfg.Log.Error("process sensor cannot repair its tree", "err", err)
-	}
-}
-
 // Close detaches from the kernel. No method may be called during or after it.
 func (s *Sensor) Close() error {
 	var errs []error
@@ -201,6 +129,7 @@ func (s *Sensor) Close() error {
 func (s *Sensor) Lookup(pid uint32) *event.Process {
 	n := s.tree.newest(pid)
 	if n == nil || s.kernel != nil && (s.cells.get(pid)^n.cell)&cellForks != 0 {
+		s.missed.Store(true)
 		return nil
 	}
 	return n.proc.Load()
@@ -219,6 +148,7 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 		if s.kernel == nil || wait > loadWait {
 			break
 		}
+		_ = s.kernel.ring.Flush() // the reader may be waiting for more; it fails only when the sensor is being closed
 		time.Sleep(wait)
 	}
 	p, err := readProcess(pid)
