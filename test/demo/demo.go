@@ -171,8 +171,12 @@ func (d *demo) show(ctx context.Context) error {
 	if err := view.Start(); err != nil {
 		return fmt.Errorf("start the live view: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- view.Wait() }()
+	var result error
+	ended := make(chan struct{})
+	go func() {
+		result = view.Wait()
+		close(ended)
+	}()
 	select {
 	case <-ctx.Done():
 		_ = view.Process.Signal(syscall.SIGTERM)
@@ -183,8 +187,8 @@ func (d *demo) show(ctx context.Context) error {
 		_ = view.Process.Kill()
 		<-ended
 		return fmt.Errorf("the agent ended by itself:\n%s", d.agent.output())
-	case err := <-ended:
-		return fmt.Errorf("the live view ended by itself: %w\n%s", orNone(err), d.agent.output())
+	case <-ended:
+		return fmt.Errorf("the live view ended by itself: %w\n%s", orNone(result), d.agent.output())
 	}
 }
 
