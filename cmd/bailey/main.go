@@ -1,9 +1,11 @@
-// Command bailey is the agent, and the command line of one machine. Everything is in internal/cli.
+// Command bailey is the agent, and the command line of one machine. Everything is in agent and internal/cli.
 package main
 
 import (
+	"context"
 	"os"
 
+	"bailey/agent"
 	"bailey/internal/cli"
 )
 
@@ -13,5 +15,14 @@ var version string
 func main() {
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+		Agent: runAgent,
 	}))
+}
+
+func runAgent(ctx context.Context, o cli.AgentOptions) error {
+	a, err := agent.New(agent.Options{Config: o.Config, Log: o.Log, Build: o.Build, Dropped: o.Dropped})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
 }

@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"bailey/agent/config"
+	"bailey/agent/control"
+	"bailey/agent/critical"
+	"bailey/agent/event"
+	"bailey/agent/health"
+	"bailey/agent/hub"
+	"bailey/agent/product"
+	"bailey/agent/product/link"
+	"bailey/agent/sensor/file"
+	"bailey/agent/sensor/process"
+	"bailey/agent/verdict"
+	"bailey/internal/boottime"
+	"bailey/internal/buildinfo"
+)
+
+// Options is what an Agent is made of.
+type Options struct {
+	Config  *config.Config // complete and valid
+	Log     *slog.Logger   // must never wait for its reader
+	Build   buildinfo.Info
+	Dropped func() uint64 // log lines that were dropped
+}
+
+// Agent is a whole agent. Make it with New, then Run it; one that is not run must be closed.
+type Agent struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	build   buildinfo.Info
+	started uint64 // nanoseconds since boot
+	bootID  string
+	dropped func() uint64
+
+	health    *health.Registry
+	hub       *hub.Hub
+	codec     *link.Codec
+	engine    *verdict.Engine
+	processes *process.Sensor
+	files     *file.Sensor
+	critical  *critical.Set
+	products  *product.Manager
+	control   *control.Server
+	daemons   *daemons
+	rescan    *rescan
+}
+
+// New takes the control socket, attaches to the kernel and reads what is installed. Nothing is asked and no product runs
+// before Run.
+func New(o Options) (*Agent, error) {
+	a := &Agent{
+		cfg: o.Config, log: o.Log, build: o.Build, dropped: o.Dropped, started: boottime.Now(), bootID: bootID(),
+		health: health.NewRegistry(), codec: new(link.Codec), daemons: newDaemons(), rescan: newRescan(),
+	}
+	steps := []struct {
+		what string
+		make func() error
+	}{
+		{"take the control socket", a.newControl},
+		{"make the hub", a.newHub},
+		{"make the critical set", a.newCritical},
+		{"make the verdict engine", a.newEngine},
+		{"start the process sensor", a.newProcesses},
+		{"start the file sensor", a.newFiles},
+		{"read the installed products", a.newProducts},
+	}
+	for _, s := range steps {
+		if err := s.make(); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", s.what, err), a.Close())
+		}
+	}
+	a.health.Watch(a.publishHealth)
+	return a, nil
+}
+
+// Close releases what New took; only for an agent that is not run.
+func (a *Agent) Close() error {
+	if a.files != nil {
+		a.files.Close()
+	}
+	if a.hub != nil {
+		a.hub.Close()
+	}
+	var errs []error
+	if a.processes != nil {
+		errs = append(errs, a.processes.Close())
+	}
+	if a.control != nil {
+		errs = append(errs, a.control.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends or a part fails. When it returns nobody waits for a verdict, no product runs and nothing of the
+// agent is left in the kernel.
+func (a *Agent) Run(ctx context.Context) error {
+	a.log.Info("agent starts", "version", a.build.Version, "state", a.cfg.Agent.State, "run", a.cfg.Agent.Run)
+	err := runStages(ctx, []stage{
+		{"process sensor", a.processes.Run},
+		{"verdict engine", a.engine.Run},
+		{"critical set", a.critical.Run},
+		{"products", a.products.Run},
+		{"file sensor", a.files.Run},
+		{"mount watch", func(ctx context.Context) error { return a.rescan.run(ctx, a.files.Rescan) }},
+		{"control", a.control.Run},
+	})
+	a.hub.Close()
+	a.log.Info("agent ends")
+	return errors.Join(err, a.processes.Close())
+}
+
+func (a *Agent) newHub() (err error) {
+	a.hub, err = hub.New(hub.Config{
+		Encoder: a.codec, Now: boottime.Now, OnSubscriptions: a.subscriptions, Log: a.log, Health: a.health,
+		Window: eventWindow,
+	})
+	return err
+}
+
+// subscriptions tells the sensors what somebody wants.
+func (a *Agent) subscriptions(events, questions event.KindSet, scope []string) {
+	a.files.SetOpenScope(scope)
+	a.files.SetEvents(events)
+	a.files.SetQuestions(questions.Has(event.Exec), questions.Has(event.Open))
+}
+
+func (a *Agent) newCritical() (err error) {
+	platform := []string{a.cfg.Agent.State, a.cfg.Agent.Run}
+	if self, err := os.Executable(); err == nil {
+		platform = append(platform, self)
+	}
+	a.critical, err = critical.New(critical.Config{Platform: platform, Extra: a.cfg.Critical.Extra, Log: a.log, Health: a.health})
+	return err
+}
+
+func (a *Agent) newEngine() (err error) {
+	q := a.cfg.Questions
+	cfg := verdict.Config{
+		Electorate: a.hub, Now: boottime.Now,
+		Deadlines:        map[event.Kind]time.Duration{event.Exec: q.ExecDeadline.Duration, event.Open: q.OpenDeadline.Duration},
+		CriticalDeadline: q.CriticalDeadline.Duration,
+		ExtendCap:        q.ExtendCap.Duration,
+		MaxInFlight:      q.MaxInFlight,
+		Critical:         a.critical.Contains,
+		FlushKernel:      func() error { return a.files.FlushCache() },
+		Outcome:          a.hub.Publish,
+		Wanted:           func() bool { return a.hub.Wants(event.Verdict) },
+		OnAuthority:      a.hub.SetDegraded,
+		Health:           a.health,
+	}
+	if a.engine, err = verdict.New(cfg); err != nil {
+		return err
+	}
+	a.hub.Bind(a.engine)
+	return nil
+}
+
+func (a *Agent) newProcesses() (err error) {
+	never := newNeverAsk(a.cfg.NeverAskExecutables())
+	a.processes, err = process.New(process.Config{Emit: a.processEvent, Log: a.log, Health: a.health, NeverAsk: never.has})
+	if err != nil {
+		return err
+	}
+	a.processes.MarkPlatform(uint32(os.Getpid()))
+	return nil
+}
+
+// processEvent is called on the process sensor's thread.
+func (a *Agent) processEvent(e *event.Event) {
+	if e.Kind == event.Exec {
+		a.rescan.saw(e.Process)
+	}
+	a.hub.Publish(e)
+}
+
+func (a *Agent) newFiles() (err error) {
+	a.files, err = file.New(file.Config{
+		Watch: a.cfg.Watch.Paths, Processes: a.processes, Identity: a.processes,
+		Exempt: func(pid uint32) bool { return a.daemons.has(a.processes.Lookup(pid)) },
+		Ask:    a.engine.Ask, Emit: a.fileEvent, Log: a.log, Health: a.health, MaxPending: a.cfg.Questions.MaxInFlight,
+	})
+	return err
+}
+
+func (a *Agent) fileEvent(e *event.Event) {
+	if e.Kind == event.CloseWrite && e.File != nil {
+		a.engine.Forget(e.File.File.Dev, e.File.File.Ino)
+	}
+	a.hub.Publish(e)
+}
+
+func (a *Agent) newControl() (err error) {
+	a.control, err = control.New(control.Config{
+		Run: a.cfg.Agent.Run, Agent: (*status)(a), Products: (*operator)(a), Cache: (*cache)(a),
+		AppendEvent: a.codec.AppendEvent, Log: a.log,
+	})
+	return err
+}
+
+func (a *Agent) publishHealth(e health.Entry) {
+	a.hub.Publish(&event.Event{Kind: event.Health, Time: boottime.Now(), Health: &event.HealthDetail{
+		Component: e.Component, Status: e.Status.String(), Summary: e.Summary, Remedy: e.Remedy,
+	}})
+}
+
+// bootID names the machine's uptime; empty where the kernel does not say.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (a *Agent) newProducts() (err error) {
+	a.products, err = product.New(product.Config{
+		State: a.cfg.Agent.State, Run: a.cfg.Agent.Run, Host: host{a}, Health: a.health, Log: a.log, Emit: a.hub.Publish,
+		UIDBase: a.cfg.Products.UIDBase,
+	})
+	return err
+}

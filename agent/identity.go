@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bailey/agent/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// runs reports whether p runs the very file that lies at path now. stat(2) opens nothing and asks nobody.
+func runs(p *event.Process, path string) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return false
+	}
+	return st.Dev == p.Executable.Dev && st.Ino == p.Executable.Ino
+}
+
+// neverAsk knows the executables that are never made to wait. A path alone proves nothing, because in a container it may be
+// anybody's file: it must be the file that this machine has there.
+type neverAsk struct{ paths map[string]struct{} }
+
+func newNeverAsk(paths []string) *neverAsk {
+	n := &neverAsk{paths: make(map[string]struct{}, len(paths))}
+	for _, p := range paths {
+		n.paths[p] = struct{}{}
+	}
+	return n
+}
+
+func (n *neverAsk) has(p *event.Process) bool {
+	if p.Key.PID == 1 {
+		return true
+	}
+	_, named := n.paths[p.Executable.Path]
+	return named && runs(p, p.Executable.Path)
+}
+
+// daemons knows the programs that products' answers depend on and that the operator granted. It is read on the thread that
+// reads questions: one atomic load, and nothing more while no product has such a grant.
+type daemons struct {
+	mu       sync.Mutex
+	products map[string][]string
+	granted  atomic.Pointer[[]string]
+}
+
+func newDaemons() *daemons { return &daemons{products: map[string][]string{}} }
+
+// set replaces the daemons of one product; none removes it.
+func (d *daemons) set(product string, paths []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.products, product)
+	if len(paths) > 0 {
+		d.products[product] = paths
+	}
+	var all []string
+	for _, p := range d.products {
+		all = append(all, p...)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	d.granted.Store(&all)
+}
+
+// has reports whether p runs a granted daemon.
+func (d *daemons) has(p *event.Process) bool {
+	granted := d.granted.Load()
+	if p == nil || granted == nil || len(*granted) == 0 {
+		return false
+	}
+	return slices.Contains(*granted, p.Executable.Path) && runs(p, p.Executable.Path)
+}
+
+// rescan turns "a process entered a mount namespace that was not there before" into one look at all mounts.
+type rescan struct {
+	seen map[uint64]struct{} // touched by the process sensor's thread alone
+	wake chan struct{}
+}
+
+func newRescan() *rescan {
+	return &rescan{seen: map[uint64]struct{}{}, wake: make(chan struct{}, 1)}
+}
+
+// maxNamespaces bounds what is remembered; forgetting only costs a look too many.
+const maxNamespaces = 4096
+
+func (r *rescan) saw(p *event.Process) {
+	if p == nil || p.CgroupID == 0 {
+		return
+	}
+	if _, known := r.seen[p.CgroupID]; known {
+		return
+	}
+	if len(r.seen) >= maxNamespaces {
+		clear(r.seen)
+	}
+	r.seen[p.CgroupID] = struct{}{}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *rescan) run(ctx context.Context, look func()) error {
+	const pause = 50 * time.Millisecond // a storm of containers is looked at together
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.wake:
+		}
+		look()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}

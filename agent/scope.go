@@ -1,0 +1,46 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+
+	"bailey/agent/config"
+)
+
+// scope is where the operator's configuration admits questions about open at all.
+func (a *Agent) scope() []string {
+	paths, _ := config.ExpandScope(a.cfg.Questions.OpenScope)
+	if len(a.cfg.Watch.Paths) > 0 {
+		// A scoped agent asks about what it was told to watch, wherever that lies.
+		paths = append(paths, a.cfg.Watch.Paths...)
+	}
+	return paths
+}
+
+// intersect returns the directories that lie below one of each list, without those that lie below another of them.
+func intersect(a, b []string) []string {
+	var out []string
+	for _, x := range a {
+		for _, y := range b {
+			switch {
+			case below(x, y):
+				out = append(out, x)
+			case below(y, x):
+				out = append(out, y)
+			}
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return slices.DeleteFunc(slices.Clone(out), func(x string) bool {
+		return slices.ContainsFunc(out, func(y string) bool { return x != y && below(x, y) })
+	})
+}
+
+// below reports whether path is dir or lies below it.
+func below(path, dir string) bool {
+	if dir == "/" || path == dir {
+		return true
+	}
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
