@@ -41,6 +41,9 @@ agent/control, agent/event, agent/health < agent/control/controltest;
 # The composition root is the only package that knows everything.
 agent/..., api/..., internal/..., sdk/packagedb < agent, agent/live;
 
+# The self-test drives an agent from outside, and is its own product.
+api/..., sdk, internal/... < agent/selftest;
+
 # The command line: a client of the control API, and the door to the agent.
 agent, agent/..., api/..., internal/... < internal/cli/..., cmd/...;
 
