@@ -77,10 +77,12 @@ func Run(ctx context.Context, p Product) error {
 // RunSocket is Run on another descriptor, which it takes over. sdktest uses it.
 func RunSocket(ctx context.Context, fd int, p Product) error {
 	if err := p.check(); err != nil {
+		_ = unix.Close(fd) // it is ours, and the agent shall see that nobody serves it
 		return err
 	}
 	sock, err := wire.NewSocket(fd)
 	if err != nil {
+		_ = unix.Close(fd)
 		return fmt.Errorf("%w: start me through Bailey; for a local test use sdk/sdktest", err)
 	}
 	s := newSession(p, sock)

@@ -12,15 +12,21 @@ func (a *Agent) Emit(events ...*sdk.Event) {
 	a.t.Helper()
 	for _, e := range events {
 		a.wait("acknowledgement of events", func() bool { return len(a.unacked) < int(a.o.Window) })
-		var seq uint64
-		a.update(func() {
-			a.eventSeq++
-			seq = a.eventSeq
-			a.unacked = append(a.unacked, seq)
-		})
-		a.send(productv1.Header{Kind: productv1.FrameEvent, Seq: seq}, e, -1)
+		a.EmitOnly(e)
 	}
 	a.wait("acknowledgement of the last event", func() bool { return len(a.unacked) == 0 })
+}
+
+// EmitOnly sends one event and does not wait, not even for the window.
+func (a *Agent) EmitOnly(e *sdk.Event) {
+	a.t.Helper()
+	var seq uint64
+	a.update(func() {
+		a.eventSeq++
+		seq = a.eventSeq
+		a.unacked = append(a.unacked, seq)
+	})
+	a.send(productv1.Header{Kind: productv1.FrameEvent, Seq: seq}, e, -1)
 }
 
 // Lose announces that n events were not delivered. OnLost is called before OnEvent sees a later Emit.
@@ -80,4 +86,12 @@ func (a *Agent) Unsupported() []uint32 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.unsupported)
+}
+
+// WaitUnsupported returns them when there are at least n; the test fails if that takes longer than Options.Timeout. What
+// was sent before the unknown frame has then been read.
+func (a *Agent) WaitUnsupported(n int) []uint32 {
+	a.t.Helper()
+	a.wait("Unsupported", func() bool { return len(a.unsupported) >= n })
+	return a.Unsupported()
 }
