@@ -39,7 +39,10 @@ api/control/v1/..., api/product/v1/... < agent/control, agent/control/controltes
 agent/control, agent/event, agent/health < agent/control/controltest;
 
 # The composition root is the only package that knows everything.
-agent/..., api/..., internal/..., sdk/packagedb < agent, agent/live;
+agent/..., api/..., internal/..., sdk/packagedb < agent;
+
+# The self-test is an operator and a product at once, from outside.
+api/..., sdk, agent/event, internal/... < agent/selftest;
 
 # The self-test drives an agent from outside, and is its own product.
 api/..., sdk, internal/... < agent/selftest;
@@ -251,8 +254,7 @@ func goFiles(t *testing.T) []sourceFile {
 	return out
 }
 
-// repositoryFiles lists the files of the work tree, without version control, caches, build results, test data and other
-// modules.
+// repositoryFiles lists the files of the work tree, without version control, caches, build results and test data.
 func repositoryFiles(t *testing.T) []string {
 	t.Helper()
 	skip := map[string]bool{".git": true, ".cache": true, "dist": true, "testdata": true}
@@ -264,9 +266,6 @@ func repositoryFiles(t *testing.T) []string {
 		if !d.IsDir() {
 			out = append(out, filepath.ToSlash(name))
 			return nil
-		}
-		if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil && name != "." {
-			return fs.SkipDir
 		}
 		if skip[d.Name()] {
 			return fs.SkipDir
