@@ -1,0 +1,484 @@
+package product_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bailey/agent/event"
+	"bailey/agent/health"
+	"bailey/agent/product"
+	"bailey/internal/leakcheck"
+	"bailey/internal/roottest"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// testUIDs are this process's own, so that it can count the processes of a product beside a running agent.
+var testUIDs = uint32(1_950_000_000 + 2048*(os.Getpid()%4096))
+
+// programs builds the hostile product and the helper once per run; both static, whatever the test binary is.
+var programs = sync.OnceValues(func() (map[string]string, error) {
+	dir, err := os.MkdirTemp("", "programs")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	out := make(map[string]string)
+	for _, name := range []string{"probe", "helper"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./contain/testdata/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w: %s", name, err, text)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		out[name] = string(b)
+	}
+	return out, nil
+})
+
+// host keeps sockets open and notices when products hang up.
+type host struct {
+	mu        sync.Mutex
+	instances []product.Instance
+	sessions  map[string]*session
+}
+
+type session struct {
+	fd   int
+	done chan struct{}
+	once sync.Once
+	err  error
+}
+
+func (h *host) Connect(inst product.Instance, sock int) (product.Session, error) {
+	s := &session{fd: sock, done: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.instances = append(h.instances, inst)
+	h.sessions[inst.Name] = s
+	go func() {
+		b := make([]byte, 16)
+		for {
+			n, err := unix.Read(sock, b)
+			if n <= 0 && err != unix.EINTR {
+				s.end(nil)
+				return
+			}
+		}
+	}()
+	return s, nil
+}
+
+func (s *session) end(err error)         { s.once.Do(func() { s.err = err; close(s.done) }) }
+func (s *session) Stop(time.Time)        { _, _ = unix.Write(s.fd, []byte("stop")) }
+func (s *session) Done() <-chan struct{} { return s.done }
+func (s *session) Err() error            { return s.err }
+func (s *session) Close() {
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	<-s.done
+	_ = unix.Close(s.fd)
+}
+
+func (h *host) last(name string) (product.Instance, *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, i := range slices.Backward(h.instances) {
+		if i.Name == name {
+			return i, h.sessions[name]
+		}
+	}
+	return product.Instance{}, nil
+}
+
+// yard is one agent's products under test.
+type yard struct {
+	t      *testing.T
+	base   string
+	cfg    product.Config
+	m      *product.Manager
+	host   *host
+	health *health.Registry
+	stop   func()
+
+	mu     sync.Mutex
+	events []event.ProductDetail
+}
+
+func newYard(t *testing.T, change func(*product.Config)) *yard {
+	t.Helper()
+	roottest.Require(t, "products run as users of their own")
+	y := &yard{t: t, base: t.TempDir(), host: &host{sessions: map[string]*session{}}, health: health.NewRegistry(), stop: func() {}}
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper := filepath.Join(y.base, "helper")
+	put(t, helper, built["helper"], 0o755)
+	y.cfg = product.Config{
+		State: filepath.Join(y.base, "state"), Run: filepath.Join(y.base, "run"), Host: y.host, Health: y.health, Log: slog.New(slog.DiscardHandler),
+		UIDBase: testUIDs, Helper: []string{helper}, StopTimeout: time.Second, Poll: 50 * time.Millisecond,
+		Backoff: product.Backoff{First: 10 * time.Millisecond, Longest: 50 * time.Millisecond, Crashes: 4, CrashesFor: time.Minute},
+		Emit: func(e *event.Event) {
+			y.mu.Lock()
+			defer y.mu.Unlock()
+			y.events = append(y.events, *e.Product)
+		},
+	}
+	if change != nil {
+		change(&y.cfg)
+	}
+	y.open()
+	t.Cleanup(func() { y.stop() })
+	return y
+}
+
+func (y *yard) open() {
+	y.t.Helper()
+	m, err := product.New(y.cfg)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.m = m
+}
+
+// run starts the manager; stop ends it and checks that it left nothing.
+func (y *yard) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- y.m.Run(ctx) }()
+	y.eventually("the manager runs", func() bool {
+		return slices.ContainsFunc(y.health.List(), func(e health.Entry) bool { return e.Component == "containment.limits" })
+	})
+	y.stop = func() {
+		y.stop = func() {}
+		cancel()
+		if err := <-done; err != nil {
+			y.t.Errorf("run: %v", err)
+		}
+	}
+}
+
+func (y *yard) eventually(what string, f func() bool) {
+	y.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if f() {
+			return
+		}
+		select { // real processes: there is no clock to fake
+		case <-y.t.Context().Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	y.t.Fatalf("never: %s; %+v", what, y.m.List())
+}
+
+func put(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// folder makes a product folder whose program runs the given attempt.
+func (y *yard) folder(name, version, attempt, more string) string {
+	y.t.Helper()
+	built, err := programs()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	dir := filepath.Join(y.base, "folders", name+"-"+version)
+	words := strings.Fields(attempt)
+	put(y.t, filepath.Join(dir, "probe"), built["probe"], 0o755)
+	put(y.t, filepath.Join(dir, "manifest.toml"), fmt.Sprintf("name = %q\nversion = %q\n[run]\ncommand = [\"./probe\", \"%s\"]\n%s", name, version, strings.Join(words, `", "`), more), 0o644)
+	return dir
+}
+
+func approve(product.Request) error { return nil }
+
+func (y *yard) install(name, version, attempt, more string) product.View {
+	y.t.Helper()
+	v, err := y.m.Install(y.t.Context(), y.folder(name, version, attempt, more), approve)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return v
+}
+
+func (y *yard) show(name string) product.View {
+	y.t.Helper()
+	v, err := y.m.Show(name)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return v
+}
+
+func (y *yard) healthOf(component string) health.Entry {
+	for _, e := range y.health.List() {
+		if e.Component == component {
+			return e
+		}
+	}
+	return health.Entry{}
+}
+
+func (y *yard) logText(name string) string {
+	y.t.Helper()
+	var b strings.Builder
+	if err := y.m.Logs(y.t.Context(), name, false, func(p []byte) error { b.Write(p); return nil }); err != nil {
+		y.t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestInstall_runs_contained_and_Stop_leaves_nothing(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	v := y.install("sleeper", "1", "sleep", "[settings]\nmode = \"a\"\nlevel = \"1\"\n")
+	if v.Status.State != product.Running || v.Status.PID == 0 || v.UID != testUIDs {
+		t.Fatalf("got %+v", v)
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.Status.PID))
+	if err != nil || !strings.Contains(string(b), fmt.Sprintf("Uid:\t%d", v.UID)) {
+		t.Errorf("pid %d is not the product: %v", v.Status.PID, err)
+	}
+	if inst, _ := y.host.last("sleeper"); inst.PID != v.Status.PID || inst.Settings["mode"] != "a" || !inst.Grants.Live || inst.Transport != "seqpacket" {
+		t.Errorf("instance %+v", inst)
+	}
+	if v, err = y.m.Set(t.Context(), "sleeper", map[string]string{"mode": "b"}); err != nil || v.Status.Restarts != 1 {
+		t.Errorf("got %+v, %v", v.Status, err)
+	}
+	if inst, _ := y.host.last("sleeper"); inst.Settings["mode"] != "b" || inst.Settings["level"] != "1" {
+		t.Errorf("settings %v", inst.Settings)
+	}
+	if _, err := y.m.Set(t.Context(), "sleeper", map[string]string{"mood": "b"}); err == nil || !strings.Contains(err.Error(), "known: [level mode]") {
+		t.Errorf("an unknown setting: %v", err)
+	}
+	if v, err = y.m.Stop(t.Context(), "sleeper"); err != nil || v.Status.State != product.Stopped || v.Enabled {
+		t.Errorf("got %+v, %v", v, err)
+	}
+	if v, err = y.m.Start(t.Context(), "sleeper"); err != nil || v.Status.State != product.Running {
+		t.Errorf("got %+v, %v", v, err)
+	}
+	if err := y.m.Remove(t.Context(), "sleeper", true); err != nil {
+		t.Error(err)
+	}
+	if _, err := y.m.Show("sleeper"); !errors.Is(err, product.ErrUnknown) {
+		t.Errorf("got %v", err)
+	}
+	y.stop()
+	if left, err := os.ReadDir(filepath.Join(y.cfg.State, "products")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var states []string
+	for _, e := range y.events {
+		states = append(states, e.State+"/"+e.Authority)
+	}
+	if got := strings.Join(states, " "); !strings.HasPrefix(got, "starting/off running/live stopping/off starting/off running/live stopping/off stopped/off starting/off") {
+		t.Errorf("events %s", got)
+	}
+}
+
+func TestKill9_is_followed_by_a_restart_and_touches_no_other(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("victim", "1", "sleep", "")
+	other := y.install("other", "1", "sleep", "")
+	if other.UID == y.show("victim").UID {
+		t.Error("two products share a user")
+	}
+	old := y.show("victim").Status.PID
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	y.eventually("it runs again", func() bool {
+		s := y.show("victim").Status
+		return s.State == product.Running && s.PID != old && s.Restarts == 1
+	})
+	if s := y.show("other").Status; s.PID != other.Status.PID || s.Restarts != 0 {
+		t.Errorf("the other product: %+v", s)
+	}
+}
+
+func TestEnd_of_any_kind_is_a_restart_and_at_last_a_crash_loop(t *testing.T) {
+	tests := []struct{ attempt, reason, more string }{
+		{"exit 0", "exited with status 0", ""},
+		{"exit 3", "exited with status 3", ""},
+		{"crash", "signal 11|exited with status 2", ""}, // Go turns SIGSEGV into a panic
+		{"eat_memory 200", "out of memory: the limit is 64MiB", "[limits]\nmemory = \"64MiB\"\n"},
+	}
+	for _, tt := range tests {
+		t.Run(strings.ReplaceAll(tt.attempt, " ", "_"), func(t *testing.T) {
+			told := make(chan string, 1)
+			y := newYard(t, func(c *product.Config) { c.OnCrashLoop = func(name, bad, back string) { told <- name + " " + back } })
+			y.run()
+			y.install("crasher", "1", tt.attempt, tt.more)
+			y.eventually("it is off", func() bool { return y.show("crasher").Status.State == product.Failed })
+			v := y.show("crasher")
+			if v.Status.Restarts != 3 || !matches(v.Status.Reason, tt.reason) || !strings.Contains(v.Status.Reason, "4 times") {
+				t.Errorf("got %+v", v.Status)
+			}
+			if e := y.healthOf("product.crasher"); e.Status != health.Failed || e.Remedy == "" {
+				t.Errorf("health %+v", e)
+			}
+			if got := <-told; got != "crasher " {
+				t.Errorf("told %q", got)
+			}
+			// An operator's start is a new chance.
+			if _, err := y.m.Start(t.Context(), "crasher"); err != nil {
+				t.Error(err)
+			}
+			y.eventually("it is off again", func() bool { s := y.show("crasher").Status; return s.State == product.Failed && s.Restarts > 3 })
+		})
+	}
+}
+
+func matches(got, want string) bool {
+	return slices.ContainsFunc(strings.Split(want, "|"), func(w string) bool { return strings.Contains(got, w) })
+}
+
+func TestCrashLoop_goes_back_to_the_last_good_release_and_its_grants(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	good := y.install("p", "1", "sleep", "[request]\nsee = [\"exec\"]\n")
+	y.install("p", "2", "exit 1", "[request]\nsee = [\"exit\"]\n")
+	y.eventually("the old release runs", func() bool {
+		v := y.show("p")
+		return v.Release == good.Release && v.Status.State == product.Running
+	})
+	if v := y.show("p"); !slices.Contains(v.Grants.Items(), "see:exec") || slices.Contains(v.Grants.Items(), "see:exit") || v.Manifest.Version != "1" {
+		t.Errorf("got %v, version %s", v.Grants.Items(), v.Manifest.Version)
+	}
+}
+
+func TestStop_of_a_product_that_ignores_it(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("stubborn", "1", "stubborn", "")
+	y.eventually("it is ready", func() bool { return strings.Contains(y.logText("stubborn"), "ready") })
+	began := time.Now()
+	v, err := y.m.Stop(t.Context(), "stubborn")
+	if took := time.Since(began); err != nil || v.Status.State != product.Stopped || took < y.cfg.StopTimeout || took > 3*y.cfg.StopTimeout {
+		t.Errorf("took %v, %+v, %v", took, v.Status, err)
+	}
+}
+
+func TestForkBomb_is_stopped_whole(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	v := y.install("bomb", "1", "fork_bomb", "")
+	y.eventually("it is at its limit", func() bool { return processesOf(v.UID) > 5 })
+	if _, err := y.m.Stop(t.Context(), "bomb"); err != nil {
+		t.Error(err)
+	}
+	if n := processesOf(v.UID); n != 0 {
+		t.Errorf("%d processes are left", n)
+	}
+}
+
+// processesOf counts the processes of a user.
+func processesOf(uid uint32) int {
+	n := 0
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		var st unix.Stat_t
+		b, err := os.ReadFile(d + "/status")
+		if err == nil && unix.Stat(d, &st) == nil && strings.Contains(string(b), fmt.Sprintf("Uid:\t%d\t", uid)) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLogFlood_is_bounded_counted_and_said(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("flood", "1", "flood 16", "[limits]\nlog = \"256KiB\"\ncpu = 1.0\n")
+	y.eventually("lines are dropped", func() bool { return y.show("flood").Status.LinesDropped > 10_000 })
+	var total int64
+	for _, name := range []string{"log", "log.1"} {
+		if st, err := os.Stat(filepath.Join(y.cfg.State, "products", "flood", name)); err == nil {
+			total += st.Size()
+		}
+	}
+	if total == 0 || total > 256<<10 {
+		t.Errorf("%d bytes on disk", total)
+	}
+	if s := y.show("flood").Status; s.State != product.Running || s.Restarts != 0 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestState_over_its_limit_becomes_read_only_until_more_is_granted(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("hoarder", "1", "grow_state", "[limits]\nstate = \"8MiB\"\n")
+	y.eventually("it is read-only", func() bool {
+		s := y.show("hoarder").Status
+		return s.StateFull && s.State == product.Running && s.Restarts > 0
+	})
+	y.eventually("the product notices", func() bool { return strings.Contains(y.logText("hoarder"), "read-only file system") })
+	if e := y.healthOf("product.hoarder.state"); e.Status != health.Degraded || !strings.Contains(e.Remedy, "state:N") {
+		t.Errorf("health %+v", e)
+	}
+	if _, err := y.m.Grant(t.Context(), "hoarder", "state:1GiB"); err != nil {
+		t.Fatal(err)
+	}
+	if s := y.show("hoarder").Status; s.StateFull {
+		t.Errorf("still full: %+v", s)
+	}
+}
+
+func TestProtocolFault_is_a_crash(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("liar", "1", "sleep", "")
+	_, s := y.host.last("liar")
+	s.end(errors.New("answered what was not asked"))
+	y.eventually("it runs again", func() bool { st := y.show("liar").Status; return st.State == product.Running && st.Restarts == 1 })
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if !slices.ContainsFunc(y.events, func(e event.ProductDetail) bool { return strings.Contains(e.Reason, "protocol fault: answered what") }) {
+		t.Errorf("never said: %+v", y.events)
+	}
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+}
+
+func TestStart_failure_is_reported_with_its_reason(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("loose", "1", "sleep", "")
+	if err := os.Chmod(filepath.Join(y.show("loose").Folder, "probe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.m.Restart(t.Context(), "loose"); err != nil {
+		t.Error(err)
+	}
+	y.eventually("it is off", func() bool { return y.show("loose").Status.State == product.Failed })
+	if r := y.show("loose").Status.Reason; !strings.Contains(r, "execute ./probe: permission denied") {
+		t.Errorf("got %q", r)
+	}
+}
