@@ -44,8 +44,8 @@ type app struct {
 
 // Main runs the program and returns its exit code.
 func Main(p Process) int {
-	if p.isContain() {
-		return runContain()
+	if code, ok := p.inRole(); ok {
+		return code
 	}
 	a := &app{Process: p, flush: func() {}}
 	ctx, stop := interruptible(context.Background())
@@ -104,7 +104,7 @@ and talks to a running agent over its control socket.`,
 	}
 	root.PersistentFlags().StringVar(&a.run, "run", run, "run directory of the agent to talk to, or $BAILEY_RUN")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.product(), a.cache(), a.version())
+	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.product(), a.cache(), a.selftest(), a.version())
 	return root
 }
 

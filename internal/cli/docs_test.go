@@ -79,7 +79,7 @@ characters escaped.
 const jsonIntro = `
 ## JSON
 
-With ` + "`--json`" + ` a command prints one object on one line (` + "`events`" + ` and ` + "`product logs`" + `: one a line for as long as they run). The names are
+With ` + "`--json`" + ` a command prints one object on one line (` + "`events`" + `, ` + "`product logs`" + ` and ` + "`selftest`" + `: one a line for as long as they run). The names are
 those of the schema in ` + "`api/control/v1/control.proto`" + ` and ` + "`api/product/v1/product.proto`" + `. As in every protobuf JSON, 64-bit numbers
 are strings and bytes are base64. Objects of the control API show fields that are zero; events leave them out. Durations and times are
 nanoseconds; a time is counted from boot (CLOCK_BOOTTIME) unless its comment in the schema says otherwise.
@@ -125,6 +125,7 @@ func document() string {
 	b.WriteString(jsonIntro)
 	b.WriteString("| `events` | `bailey.product.v1.Event`, see [the protocol](protocol.md) |\n")
 	b.WriteString("| `doctor` | `{ok, agent, checks: [{name, status, required, summary, remedy}]}` |\n")
+	b.WriteString("| `selftest` | `{name, ok, detail, took}`, one a line |\n")
 	b.WriteString("| `version` | `{version, revision, time, dirty, go, platform}` |\n")
 	b.WriteString("| `agent --print-config` | the configuration, with the keys of its file |\n")
 	seen := make(map[protoreflect.FullName]bool)

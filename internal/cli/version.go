@@ -48,6 +48,8 @@ func (a *app) printValue(v any) error {
 	if err != nil {
 		return fmt.Errorf("encode as JSON: %w", err)
 	}
-	a.printf("%s\n", data)
+	if _, err := fmt.Fprintf(a.Stdout, "%s\n", data); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
 	return nil
 }
