@@ -24,9 +24,12 @@ const patience = 3 * time.Second
 // markName is the environment variable that every process started by a test binary inherits, so that orphans are found too.
 const markName = "BAILEY_LEAKCHECK"
 
+// Suite is what Main runs: a *testing.M, or one with something around it.
+type Suite interface{ Run() int }
+
 // Main runs m's tests and exits: with their code, or with 1 and a report on stderr when they left something behind. Call
 // it from TestMain as the only statement. It points TMPDIR to a directory of this test binary.
-func Main(m *testing.M, ignore ...goleak.Option) {
+func Main(m Suite, ignore ...goleak.Option) {
 	code, report := run(m.Run, patience, ignore...)
 	if report != "" {
 		fmt.Fprint(os.Stderr, report)

@@ -131,7 +131,7 @@ func TestDescriptorReadsWhatTheProductCannotOpen(t *testing.T) {
 
 func TestCachedAllowIsNotAsked(t *testing.T) {
 	a := startAgent(t, "")
-	a.install(spec{name: "cacher", questions: "open", settings: map[string]string{"cache": "true"}})
+	a.install(spec{name: "cacher", questions: "open", settings: map[string]string{"cache": "true", "note": ""}})
 	path := filepath.Join(a.scratch, "file")
 	if err := os.WriteFile(path, []byte("v1"), 0o644); err != nil {
 		t.Fatal(err)
@@ -282,7 +282,7 @@ func TestParallelExecs(t *testing.T) {
 	for i := range programs {
 		programs[i] = a.program(fmt.Sprintf("program-%d", i))
 	}
-	execEvents := a.tap("exec")
+	execEvents, verdicts := a.tap("exec"), a.tap("verdict")
 	before := a.status().GetQuestions()
 
 	stop := make(chan struct{})
@@ -324,12 +324,7 @@ func TestParallelExecs(t *testing.T) {
 	close(stop)
 	killer.Wait()
 
-	// 64 workers on few cores: what an exec takes beyond the deadline is the scheduler's, so the bound is generous there and
-	// exact in the sums below.
 	t.Logf("longest exec %s, %d failed", time.Duration(longest.Load()), failed.Load())
-	if got := time.Duration(longest.Load()); got > 4*deadline {
-		t.Errorf("an exec took %s with a deadline of %s", got, deadline)
-	}
 	after := a.status().GetQuestions()
 	asked := after.GetAsked() - before.GetAsked()
 	if asked != total {
@@ -344,6 +339,31 @@ func TestParallelExecs(t *testing.T) {
 	}
 	if after.GetInFlight() != 0 {
 		t.Errorf("%d questions are still in flight", after.GetInFlight())
+	}
+	a.eventually("every question has one recorded outcome", 10*time.Second, func() error {
+		if n := len(verdicts.all()); n != total {
+			return fmt.Errorf("%d verdict events for %d questions", n, total)
+		}
+		return nil
+	})
+	// An exec takes longer than its question when 64 workers share two cores; the question is what the deadline is about.
+	var slowest time.Duration
+	outcomes := map[string]int{}
+	seen := map[uint64]bool{}
+	for _, e := range verdicts.all() {
+		v := e.GetVerdict()
+		if seen[v.GetQuestionId()] {
+			t.Errorf("question %d has two recorded outcomes", v.GetQuestionId())
+		}
+		seen[v.GetQuestionId()] = true
+		slowest = max(slowest, time.Duration(v.GetLatency()))
+		for _, p := range v.GetAnswers() {
+			outcomes[p.GetProduct()+" "+p.GetOutcome()]++
+		}
+	}
+	t.Logf("slowest answer to the kernel %s; %v", slowest, outcomes)
+	if slowest > deadline {
+		t.Errorf("the kernel waited %s for an answer with a deadline of %s", slowest, deadline)
 	}
 	a.eventually("every exec is an event", 10*time.Second, func() error {
 		var n int
