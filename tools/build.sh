@@ -18,9 +18,10 @@ for manifest in products/*/manifest.toml sdk/examples/*/manifest.toml; do
     case $f in
       *.go | */testdata | */README.md | *_test.* | */__pycache__) continue ;;
     esac
+    if [ -d "$f" ] && ls "$f"/*.go >/dev/null 2>&1; then continue; fi # code, which is in the program
     cp -R "$f" "$stage/"
   done
-  if ls "$source"/*.go >/dev/null 2>&1; then
+  if [ -n "$(go list -f '{{if eq .Name "main"}}{{len .GoFiles}}{{end}}' "./$source" 2>/dev/null)" ]; then
     go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$stage/$name" "./$source"
   fi
   rm -rf "$dist/products/$name"
