@@ -34,12 +34,8 @@ func (s *Session) run(ctx context.Context) error {
 	}
 	events.Go(s.deliver)
 
-	read := make(chan error, 1)
-	go func() {
-		defer reader.Close()
-		read <- s.guard(func() error { return s.read(reader) })
-	}()
-	err = <-read
+	err = s.guard(func() error { return s.read(reader) })
+	reader.Close()
 
 	close(s.questions)
 	s.inbox.close()

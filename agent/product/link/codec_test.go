@@ -193,7 +193,7 @@ func TestCodecDoesNotAllocate(t *testing.T) {
 		buf = c.AppendQuestion(buf[:0], q)
 		buf = c.AppendEvent(buf[:0], v)
 	})
-	if n >= 1 { // the pool may be emptied by a collection now and then
+	if n >= 1 && !raceEnabled { // the race detector's sync.Pool forgets at random
 		t.Errorf("%v allocations for two events and a question", n)
 	}
 }
