@@ -72,7 +72,7 @@ func (f *facts) waiting() context.Context {
 			left = more
 		}
 	}
-	margin := min(max(left/10, 5*time.Millisecond), 50*time.Millisecond)
+	margin := min(max(left/8, 10*time.Millisecond), 50*time.Millisecond)
 	f.wait, f.cancel = context.WithTimeoutCause(f.ctx, max(left-margin, 0), errTime)
 	return f.wait
 }
