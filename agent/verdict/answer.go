@@ -13,12 +13,12 @@ func (e *Engine) Answer(product int, id uint64, deny, cacheFile bool) error {
 		return ErrNotAsked
 	}
 	p := event.ProductBit(product)
-	now := e.cfg.Now()
 	s.mu.Lock()
 	if s.id != id || s.state != slotAsked || s.ballot.pending&p == 0 {
 		defer s.mu.Unlock()
 		return e.lateLocked(s, id, product)
 	}
+	now := e.now(s)
 	s.ballot.answer(p, deny, cacheFile)
 	latency := now - s.sent
 	s.latency[product] = latency

@@ -10,10 +10,10 @@ import (
 // in steady state allocates nothing: the thread that reads the kernel's questions calls it.
 func (e *Engine) Ask(q *event.Question) {
 	e.stats.questions.Add(1)
-	now := e.cfg.Now()
 	if q.Time == 0 {
-		q.Time = now
+		q.Time = e.cfg.Now()
 	}
+	now := q.Time
 	switch {
 	case e.closed.Load():
 		e.give(q, event.Decision{Allow: true, Reason: event.ByShutdown})
@@ -97,14 +97,18 @@ func (e *Engine) claim(q *event.Question, v *event.Voters, b *ballot, k key, epo
 	if may {
 		lead = t.leader(k, hash, epoch, b.live)
 	}
-	if s = t.pop(); s == nil {
+	// What is freed for this question another asker may take first: a few tries.
+	for range 4 {
+		if s = t.pop(); s != nil {
+			break
+		}
+		lead = nil
 		t.mu.Unlock()
 		e.cutLingering()
 		t.mu.Lock()
-		lead = nil
-		if s = t.pop(); s == nil {
-			return nil, false
-		}
+	}
+	if s == nil {
+		return nil, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +145,7 @@ func (e *Engine) setBudget(s *slot, now uint64) {
 	if s.critical && !s.ballot.decided {
 		deadline = min(deadline, uint64(e.cfg.CriticalDeadline))
 	}
-	s.sent = now
+	s.sent, s.sentClock = now, e.clock()
 	s.budget = s.read + budgetOf(deadline)
 	s.fair = s.budget > now && s.budget-now >= budgetOf(deadline)/2
 }

@@ -26,7 +26,7 @@ type Electorate interface {
 // Config configures an Engine. Electorate and Now are required.
 type Config struct {
 	Electorate Electorate
-	Now        func() uint64 // nanoseconds since boot (CLOCK_BOOTTIME); cheap, called twice per question
+	Now        func() uint64 // nanoseconds since boot (CLOCK_BOOTTIME)
 
 	Deadlines        map[event.Kind]time.Duration // default: exec 500 ms, open 200 ms, others 500 ms
 	CriticalDeadline time.Duration                // for files of the critical set; default 100 ms
@@ -68,6 +68,7 @@ var (
 // Engine asks, merges, caches and answers. Safe for concurrent use.
 type Engine struct {
 	cfg      Config
+	start    time.Time
 	deadline [64]uint64 // by kind
 	table    *table
 	queue    deadlines
@@ -113,7 +114,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.OnAuthority == nil {
 		cfg.OnAuthority = func(int, bool, string) {}
 	}
-	e := &Engine{cfg: cfg, table: newTable(cfg.MaxInFlight), cache: newCache(cfg.CacheSize)}
+	e := &Engine{cfg: cfg, start: time.Now(), table: newTable(cfg.MaxInFlight), cache: newCache(cfg.CacheSize)}
 	for i := range e.deadline {
 		e.deadline[i] = uint64(DefaultDeadline)
 	}
@@ -129,6 +130,9 @@ func New(cfg Config) (*Engine, error) {
 	e.changes.wake = make(chan struct{}, 1)
 	return e, nil
 }
+
+// clock is the engine's own, monotonic one: the latencies of answers are measured by it.
+func (e *Engine) clock() time.Duration { return time.Since(e.start) }
 
 func setDefault[T int | time.Duration](v *T, d T) {
 	if *v == 0 {

@@ -3,6 +3,7 @@ package verdict
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"bailey/agent/event"
 )
@@ -42,24 +43,29 @@ type slot struct {
 	busy     int32  // parties inside that will look again at finished: the sender, the one that decides
 	ending   bool   // finish was entered
 
-	kind     event.Kind
-	key      key
-	epoch    uint64 // the cache's epoch when it was asked
-	stale    bool   // the file was written meanwhile: not cacheable
-	whole    bool   // every live product of the kind was asked, whatever its scope: the kernel may be told
-	critical bool
-	fair     bool   // products have a whole budget: a miss counts against them
-	read     uint64 // when the kernel's event was read
-	sent     uint64 // when products were asked
-	budget   uint64 // when the budget ends
-	until    uint64 // when the extended budget of those in extended ends
-	extended event.ProductSet
-	armed    uint64 // when the deadline queue looks at this slot, 0 for not
+	kind      event.Kind
+	key       key
+	epoch     uint64 // the cache's epoch when it was asked
+	stale     bool   // the file was written meanwhile: not cacheable
+	whole     bool   // every live product of the kind was asked, whatever its scope: the kernel may be told
+	critical  bool
+	fair      bool          // products have a whole budget: a miss counts against them
+	read      uint64        // when the kernel's event was read
+	sent      uint64        // when products were asked, by the boot clock
+	sentClock time.Duration // and by the engine's own
+	budget    uint64        // when the budget ends
+	until     uint64        // when the extended budget of those in extended ends
+	extended  event.ProductSet
+	armed     uint64 // when the deadline queue looks at this slot, 0 for not
 
 	process *event.Process
 	file    event.File
 	latency [event.MaxProducts]uint64
 }
+
+// now returns the time that it is by the boot clock if the machine was not suspended since s was asked: without the system
+// call that reading the boot clock takes. Caller holds mu.
+func (e *Engine) now(s *slot) uint64 { return s.sent + uint64(e.clock()-s.sentClock) }
 
 // due returns when the slot must be looked at next, 0 for never. Caller holds mu.
 func (s *slot) due() uint64 {
