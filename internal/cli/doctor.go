@@ -2,8 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"os"
+	"slices"
 
+	"bailey/agent/health"
+	"bailey/agent/sensor/probe"
 	controlv1 "bailey/api/control/v1"
 
 	"connectrpc.com/connect"
@@ -13,7 +17,7 @@ import (
 // check is one thing that doctor looked at.
 type check struct {
 	Name     string `json:"name"`
-	Status   string `json:"status"` // ok, degraded, failed
+	Status   string `json:"status"` // ok, absent (and not missed), degraded, failed, unknown
 	Required bool   `json:"required"`
 	Summary  string `json:"summary"`
 	Remedy   string `json:"remedy,omitempty"`
@@ -52,6 +56,10 @@ itself, each with its remedy. The exit code is 1 if something required is missin
 	}
 }
 
+func (d *diagnosis) has(name, status string) bool {
+	return slices.ContainsFunc(d.Checks, func(c check) bool { return c.Name == name && c.Status == status })
+}
+
 // diagnose collects this machine's checks and the agent's. That no agent runs is a finding and not an error.
 func (a *app) diagnose(ctx context.Context) (diagnosis, error) {
 	d := diagnosis{OK: true, Checks: machineChecks()}
@@ -63,6 +71,9 @@ func (a *app) diagnose(ctx context.Context) (diagnosis, error) {
 		d.Agent = true
 		d.Checks = append(d.Checks, check{Name: "agent", Status: "ok", Summary: "an agent serves " + a.socket()})
 		for _, e := range r.Msg.GetEntries() {
+			if d.has(e.GetComponent(), e.GetStatus()) {
+				continue // the agent found what was found here
+			}
 			d.Checks = append(d.Checks, check{Name: "agent: " + e.GetComponent(), Status: e.GetStatus(), Required: e.GetStatus() == "failed", Summary: e.GetSummary(), Remedy: e.GetRemedy()})
 		}
 	}
@@ -76,15 +87,32 @@ func (a *app) diagnose(ctx context.Context) (diagnosis, error) {
 
 // machineChecks looks at this machine without an agent.
 func machineChecks() []check {
-	c := check{Name: "fanotify", Status: "ok", Required: true, Summary: "this process may ask about every exec and open"}
-	if err := canAsk(); err != nil {
-		c.Status, c.Summary = "failed", err.Error()
-		var f *failure
-		if errors.As(err, &f) {
-			c.Remedy = f.hint
-		}
+	root := check{Name: "root", Status: "ok", Required: true, Summary: "this process has root's privileges, as the agent needs"}
+	if uid := os.Geteuid(); uid != 0 {
+		root.Status, root.Summary, root.Remedy = "failed", fmt.Sprintf("this is uid %d, so not everything can be told", uid), rootHint()
 	}
-	return []check{c}
+	checks := []check{root}
+	for _, f := range probe.All() {
+		checks = append(checks, featureCheck(f, f.Probe()))
+	}
+	return checks
+}
+
+// featureCheck says what a probe's answer means. A feature that Bailey does without at no loss is told of and not complained
+// about.
+func featureCheck(f probe.Feature, r probe.Result) check {
+	c := check{Name: f.Name, Status: "ok", Required: f.Missing == health.Failed, Summary: f.Gives}
+	switch {
+	case r.Supported:
+	case probe.Forbidden(r.Err):
+		c.Status, c.Required, c.Summary = "unknown", false, "only root can tell: "+f.Gives
+	case f.Missing == health.OK:
+		c.Status, c.Summary = "absent", fmt.Sprintf("not missed: %s (%v)", f.Gives, r.Err)
+	default:
+		c.Status, c.Remedy = f.Missing.String(), f.Remedy
+		c.Summary = fmt.Sprintf("not available (%v), so not: %s", r.Err, f.Gives)
+	}
+	return c
 }
 
 func (a *app) printDiagnosis(d diagnosis) {

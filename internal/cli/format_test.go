@@ -11,9 +11,12 @@ import (
 
 	"bailey/agent/config"
 	"bailey/agent/control"
+	"bailey/agent/health"
+	"bailey/agent/sensor/probe"
 	productv1 "bailey/api/product/v1"
 
 	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestEveryErrorHasItsExitCode(t *testing.T) {
@@ -125,6 +128,28 @@ func TestEventDetails(t *testing.T) {
 			t.Parallel()
 			if got := l.detail(c.e); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFeatureCheck(t *testing.T) {
+	t.Parallel()
+	missing := probe.Result{Err: errors.New("no such thing")}
+	for name, c := range map[string]struct {
+		f    probe.Feature
+		r    probe.Result
+		want check
+	}{
+		"there":    {probe.Feature{Name: "f", Gives: "g", Remedy: "r", Missing: health.Failed}, probe.Result{Supported: true}, check{Name: "f", Status: "ok", Required: true, Summary: "g"}},
+		"required": {probe.Feature{Name: "f", Gives: "g", Remedy: "r", Missing: health.Failed}, missing, check{Name: "f", Status: "failed", Required: true, Summary: "not available (no such thing), so not: g", Remedy: "r"}},
+		"useful":   {probe.Feature{Name: "f", Gives: "g", Remedy: "r", Missing: health.Degraded}, missing, check{Name: "f", Status: "degraded", Summary: "not available (no such thing), so not: g", Remedy: "r"}},
+		"spare":    {probe.Feature{Name: "f", Gives: "g", Remedy: "r", Missing: health.OK}, missing, check{Name: "f", Status: "absent", Summary: "not missed: g (no such thing)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(c.want, featureCheck(c.f, c.r)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
