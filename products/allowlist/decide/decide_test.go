@@ -245,7 +245,7 @@ func TestStart(t *testing.T) {
 	m := newMachine(t, setup{settings: map[string]string{"mode": "lockdown"}, owned: map[string]string{"tool": "tool"}, idle: true})
 	start := time.Now()
 	got := m.AskQuestion(sdktest.Question{Kind: sdk.Exec, Path: m.file(t, "tool", "tool"), Deadline: 300 * time.Millisecond})
-	if took := time.Since(start); got != sdk.Allow || took > 300*time.Millisecond {
+	if took := time.Since(start); got != sdk.Allow || took > 300*time.Millisecond+500*time.Millisecond {
 		t.Errorf("%v after %v", got, took)
 	}
 	if f := m.WaitFindings(1); f[0].Rule != ruleUndecided || f[0].Action != sdk.Detected {
@@ -277,10 +277,10 @@ func TestNoDatabase(t *testing.T) {
 func TestLargeFile(t *testing.T) {
 	t.Parallel()
 	roottest.Require(t, "files of packages belong to root")
-	path, owned := "", map[string]string{}
-	m := newMachine(t, setup{settings: map[string]string{"mode": "lockdown", "max_extend": "0s"}, policy: "[[rule]]\nname = 'a'\naction = 'allow'\nsha256 = ['" + strings.Repeat("0", 64) + "']\n", owned: owned})
-	path = m.file(t, "large", "")
-	if err := os.Truncate(path, 256<<20); err != nil {
+	policy := "[[rule]]\nname = 'a'\naction = 'allow'\nsha256 = ['" + strings.Repeat("0", 64) + "']\n"
+	m := newMachine(t, setup{settings: map[string]string{"mode": "lockdown", "max_extend": "0s"}, policy: policy})
+	path := m.file(t, "large", "")
+	if err := os.Truncate(path, 1<<30); err != nil { // a hole: reading it is work, storing it is not
 		t.Fatal(err)
 	}
 	ask := func(d time.Duration) (sdk.Answer, time.Duration) {
@@ -288,21 +288,25 @@ func TestLargeFile(t *testing.T) {
 		a := m.AskQuestion(sdktest.Question{Kind: sdk.Exec, Path: path, Deadline: d})
 		return a, time.Since(start)
 	}
-	if got, took := ask(100 * time.Millisecond); got != sdk.Allow || took > 60*time.Millisecond {
+	const starved = 400 * time.Millisecond // how late a process may get the processor on a busy machine
+	if got, took := ask(100 * time.Millisecond); got != sdk.Allow || took > 100*time.Millisecond+starved {
 		t.Errorf("within 100 ms: %v after %v", got, took)
 	}
 	m.eventually(t, "the digest in the cache", func() bool { return m.d.digests.Stats().Late == 1 })
-	if got, took := ask(100 * time.Millisecond); got != sdk.Deny {
+	if got, took := ask(time.Second); got != sdk.Deny {
 		t.Errorf("the second time: %v after %v", got, took)
 	}
 
-	patient := newMachine(t, setup{settings: map[string]string{"mode": "lockdown"}, policy: "[[rule]]\nname = 'a'\naction = 'allow'\nsha256 = ['" + strings.Repeat("0", 64) + "']\n"})
-	p := patient.Begin(sdktest.Question{Kind: sdk.Exec, Path: path, Deadline: 100 * time.Millisecond})
+	patient := newMachine(t, setup{settings: map[string]string{"mode": "lockdown", "max_extend": "9s"}, policy: policy})
+	if err := os.Truncate(path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	p := patient.Begin(sdktest.Question{Kind: sdk.Exec, Path: path, Deadline: 50 * time.Millisecond})
 	if got, ok := p.Wait(); !ok || got != sdk.Deny {
 		t.Errorf("with more time: %v, %v", got, ok)
 	}
-	if p.Extended() < time.Second {
-		t.Errorf("asked for %v more", p.Extended())
+	if p.Extended() == 0 {
+		t.Error("it did not ask for more time")
 	}
 }
 
