@@ -21,6 +21,8 @@ type demo struct {
 	o     options
 	agent *child
 	undos []func() error
+
+	cgroups []string // of other agents, there before the demo
 }
 
 func (d *demo) later(f func() error) { d.undos = append(d.undos, f) }
@@ -47,6 +49,7 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		*p = abs
 	}
+	d.cgroups = cgroups()
 	steps := []struct {
 		what string
 		do   func(context.Context) error
@@ -204,11 +207,13 @@ The agent watches %s; %s is in lockdown.
 Try this in a second terminal:
 
   export BAILEY_RUN=%s
-  cp /bin/ls %s/unknown && %s/unknown      # an unknown binary: Operation not permitted
-  /bin/ls /                                        # an installed program: runs
-  printf '%%s' '%s' > %s/eicar
-  cat %s/eicar                             # a detection: Operation not permitted
-  kill -9 $(pgrep -x allowlist); %s product list   # only its restart count changes
+  # an unknown binary in lockdown: Operation not permitted
+  cp /bin/ls %s/unknown && %s/unknown
+  # what a scanner detects: Operation not permitted
+  printf '%%s' '%s' > %s/eicar; cat %s/eicar
+  # a killed product: only its restart count changes
+  kill -9 $(pgrep -x allowlist); %s product list
+  # the state of everything
   %s status
 
 Ctrl-C ends everything and leaves nothing behind. What happens now:
