@@ -95,7 +95,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		endStreams()
 		err = stop(server)
-		<-served
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
 	}
 	busy.Wait()
 	return errors.Join(err, s.socket.close())

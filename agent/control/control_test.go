@@ -45,7 +45,7 @@ func run(t *testing.T, adjust func(*control.Config)) *agent {
 	t.Helper()
 	a := &agent{Agent: controltest.New()}
 	cfg := a.Config(shortDir(t))
-	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Log = slog.New(slog.DiscardHandler)
 	if adjust != nil {
 		adjust(&cfg)
 	}

@@ -102,8 +102,7 @@ func (a *agent) stop() (string, error) {
 		return "in order", nil
 	case <-time.After(stopPatience):
 		_ = a.cmd.Process.Kill()
-		<-a.ended
-		return "", fmt.Errorf("the agent did not end within %s and was killed; it said: %s", stopPatience, a.log)
+		return "", fmt.Errorf("the agent did not end within %s and was killed (%w); it said: %s", stopPatience, <-a.ended, a.log)
 	}
 }
 

@@ -79,8 +79,11 @@ func (a *agent) unknownRefused(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !errors.Is(said, syscall.EPERM) {
-		return "", fmt.Errorf("exec said %v, want %w", said, syscall.EPERM)
+	switch {
+	case said == nil:
+		return "", errors.New("the program ran")
+	case !errors.Is(said, syscall.EPERM):
+		return "", fmt.Errorf("exec did not say EPERM: %w", said)
 	}
 	if e.GetVerdict().GetAllow() || e.GetVerdict().GetReason() != "products" {
 		return "", fmt.Errorf("the verdict was allow %v by %s", e.GetVerdict().GetAllow(), e.GetVerdict().GetReason())

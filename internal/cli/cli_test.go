@@ -176,7 +176,7 @@ func serve(t *testing.T, a *controltest.Agent) string {
 		t.Fatal(err)
 	}
 	cfg := a.Config(run)
-	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Log = slog.New(slog.DiscardHandler)
 	s, err := control.New(cfg)
 	if err != nil {
 		t.Fatal(err)

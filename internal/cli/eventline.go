@@ -104,18 +104,24 @@ func (l *eventLine) withReason(text, reason string) string {
 	return text + " (" + plain(reason) + ")"
 }
 
+// maxArguments bounds the arguments on a line that a human reads; --json has more.
+const maxArguments = 300
+
 func execDetail(x *productv1.Exec) string {
 	var words []string
 	for _, w := range x.GetArgv() {
 		words = append(words, shellWord(w))
 	}
-	if x.GetArgvTruncated() {
-		words = append(words, "…")
+	text := strings.Join(words, " ")
+	if runes := []rune(text); len(runes) > maxArguments {
+		text = string(runes[:maxArguments]) + "…"
+	} else if x.GetArgvTruncated() {
+		text += " …"
 	}
 	if s := x.GetScript(); s != "" {
-		words = append(words, "(script "+plain(s)+")")
+		text += " (script " + plain(s) + ")"
 	}
-	return strings.Join(words, " ")
+	return text
 }
 
 func filePath(f *productv1.File) string {

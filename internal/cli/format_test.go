@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -115,6 +116,7 @@ func TestEventDetails(t *testing.T) {
 		want string
 	}{
 		"script":   {&productv1.Event{Exec: &productv1.Exec{Argv: []string{"/bin/sh", "x.sh"}, ArgvTruncated: true, Script: "/x.sh"}}, "/bin/sh x.sh … (script /x.sh)"},
+		"long":     {&productv1.Event{Exec: &productv1.Exec{Argv: []string{strings.Repeat("x", maxArguments+1)}}}, strings.Repeat("x", maxArguments) + "…"},
 		"fork":     {&productv1.Event{Fork: &productv1.Fork{Child: &productv1.Process{Key: &productv1.ProcessKey{Pid: 5}}}}, "→ 5"},
 		"exit":     {&productv1.Event{Exit: &productv1.Exit{Code: 3}}, "code 3"},
 		"deleted":  {&productv1.Event{File: &productv1.FileEvent{File: &productv1.File{Path: "/tmp/x", Deleted: true}}}, "/tmp/x (deleted)"},
