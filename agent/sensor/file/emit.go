@@ -70,6 +70,9 @@ func (n *notifier) emitKind(c *change, bit uint64, kind event.Kind, f event.File
 func (n *notifier) send(e *event.Event) {
 	if e.File.File.Path == "" {
 		n.s.count.eventsUnnamed.Add(1)
+		if e.File.File.Ino == 0 { // neither name nor identity: the last unlink's change of the link count, read too late
+			return
+		}
 	}
 	n.s.count.events.Add(1)
 	n.s.cfg.Emit(e)

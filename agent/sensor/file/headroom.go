@@ -12,7 +12,7 @@ import (
 // Descriptor numbers are given lowest first, so the number of the newest one says how full the table is: no system call is
 // needed to notice. Ballast, descriptors held for nothing, is let go when it is noticed too late.
 type headroom struct {
-	limit   int // RLIMIT_NOFILE
+	limit   int // RLIMIT_NOFILE, at most maxFiles
 	reserve int // numbers kept free at the top
 
 	mu      sync.Mutex // of the ballast; the reader only tries it
@@ -22,13 +22,16 @@ type headroom struct {
 // ballastSize is how many descriptors are held in reserve: twice what one read can bring.
 const ballastSize = 2 * readBatch
 
+// maxFiles bounds the numbers that are used: the kernel's table grows with the highest.
+const maxFiles = 1 << 15
+
 func newHeadroom() (*headroom, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return nil, err
 	}
-	limit := int(min(r.Cur, 1<<20))
-	return &headroom{limit: limit, reserve: max(readBatch, limit/16)}, nil
+	limit := int(min(r.Cur, maxFiles))
+	return &headroom{limit: limit, reserve: max(ballastSize, limit/16)}, nil
 }
 
 // low reports whether fd, the newest descriptor, leaves too few.
@@ -42,12 +45,8 @@ func (h *headroom) hold(src int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for len(h.ballast) < ballastSize {
-		fd, err := unix.FcntlInt(uintptr(src), unix.F_DUPFD_CLOEXEC, 3)
+		fd, err := unix.FcntlInt(uintptr(src), unix.F_DUPFD_CLOEXEC, h.limit-ballastSize)
 		if err != nil {
-			return
-		}
-		if h.low(fd + ballastSize) {
-			sysClose(fd)
 			return
 		}
 		h.ballast = append(h.ballast, fd)

@@ -3,7 +3,6 @@ package file
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -115,11 +114,12 @@ func (m *mounts) clear() {
 
 // run scans at the start, whenever the own mount namespace changes, when told, and every RescanEvery for the others.
 func (m *mounts) run(ctx context.Context) error {
-	f, err := os.Open("/proc/self/mountinfo")
+	// Not os.Open: Go's own poller would take the change notices before we see them.
+	info, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("watch for mounts: %w", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer sysClose(info)
 	stop := context.AfterFunc(ctx, m.wakeUp)
 	defer stop()
 
@@ -131,7 +131,7 @@ func (m *mounts) run(ctx context.Context) error {
 
 	const tick = 250 * time.Millisecond
 	next := time.Now().Add(m.s.cfg.RescanEvery)
-	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}, {Fd: int32(m.kick), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(info), Events: unix.POLLPRI}, {Fd: int32(m.kick), Events: unix.POLLIN}}
 	for ctx.Err() == nil {
 		fds[0].Revents, fds[1].Revents = 0, 0
 		_ = sysPoll(fds, int(tick/time.Millisecond))

@@ -30,6 +30,7 @@ type resolver struct {
 
 type rootFD struct {
 	fd    int
+	tree  int // keeps the copy mounted
 	used  time.Time
 	point string // where the mount that fd copies is; empty when fd is on the mount itself
 }
@@ -63,19 +64,33 @@ func (r *resolver) root(id unix.Fsid) int {
 	if !ok {
 		return -1
 	}
-	fd, err := openMount(mt)
+	root, err := openRoot(mt)
 	if err != nil {
 		return -1
 	}
-	point := ""
+	r.roots[id] = root
+	return root.fd
+}
+
+// openRoot makes a copy of mt where it can, and opens its root for reading: open_by_handle_at takes no O_PATH descriptor.
+// Opening a directory asks nobody, for directories are not marked.
+func openRoot(mt mount) (*rootFD, error) {
+	tree, err := openMount(mt)
+	if err != nil {
+		return nil, err
+	}
+	root := &rootFD{fd: -1, tree: tree, used: time.Now()}
 	if mt.pid == 0 { // the kernel copies mounts of our own namespace only
-		if tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH); err == nil {
-			sysClose(fd)
-			fd, point = tree, mt.point
+		if c, err := unix.OpenTree(tree, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH); err == nil {
+			sysClose(tree)
+			root.tree, root.point = c, mt.point
 		}
 	}
-	r.roots[id] = &rootFD{fd: fd, used: time.Now(), point: point}
-	return fd
+	if root.fd, err = unix.Openat(root.tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		sysClose(root.tree)
+		return nil, err
+	}
+	return root, nil
 }
 
 // closeRoots closes the copies that were last used before t; the zero time means all.
@@ -83,6 +98,7 @@ func (r *resolver) closeRoots(t time.Time) {
 	for id, root := range r.roots {
 		if t.IsZero() || root.used.Before(t) {
 			sysClose(root.fd)
+			sysClose(root.tree)
 			delete(r.roots, id)
 		}
 	}
@@ -113,6 +129,9 @@ func (r *resolver) fill(f *event.File, n named, o object) {
 		if sysStat(fd, nul[:], &r.stat) == 0 {
 			fillFile(f, &r.stat)
 			f.Deleted = r.stat.Nlink == 0
+		}
+		if len(n.dir.handle) == 0 { // an event on an object that nobody reached by a name, as by fchmod
+			f.Path, f.Deleted = cutDeleted(r.pathOfFD(fd, o), r.stat.Nlink)
 		}
 		sysClose(fd)
 	case dir >= 0 && len(o.handle) == 0 && len(n.name) > 0:

@@ -51,7 +51,8 @@ type Config struct {
 	Workers     int           // readers of unknown processes; default 4
 	RescanEvery time.Duration // for mounts in other mount namespaces; default 5 s
 
-	only func(mountPoint string) bool // tests: which mount points exist for this sensor
+	only  func(mountPoint string) bool // tests: which mount points exist for this sensor
+	queue int                          // tests: length of the workers' queue
 }
 
 // Sensor asks and tells about files. Safe for concurrent use.
@@ -96,7 +97,7 @@ func New(cfg Config) (*Sensor, error) {
 		return nil, err
 	}
 	s := &Sensor{cfg: cfg, questions: -1, ledger: -1, wake: -1, nudge: -1, events: eventsSupport{fd: -1},
-		ready: make(chan struct{}), unknown: make(chan *pending, 256)}
+		ready: make(chan struct{}), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
 	s.scope.Store(&scope{})
 	if err := s.open(); err != nil {
 		s.closeAll()

@@ -41,7 +41,7 @@ type Stats struct {
 	EventsOwn      uint64 // notify events of the platform itself, not emitted
 	EventsLost     uint64 // overflows of the notify queue; how many events each lost the kernel does not say
 	EventsUnparsed uint64 // records that could not be understood
-	EventsUnnamed  uint64 // emitted without a path because the directory was gone or unreachable
+	EventsUnnamed  uint64 // without a path because the directory was gone or unreachable; not emitted if the object was gone too
 
 	Superblocks int // file systems marked for questions or events now
 	Uncovered   int // local file systems that could not be marked
