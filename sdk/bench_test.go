@@ -70,6 +70,7 @@ func BenchmarkDecodeEvents(b *testing.B) {
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	b.ResetTimer()
+	began := cpuTime(b)
 	for i := 0; i < b.N; i += batch {
 		for rest := datagram; len(rest) > 0; {
 			f := wire.Frame{FD: -1}
@@ -92,5 +93,15 @@ func BenchmarkDecodeEvents(b *testing.B) {
 		}
 		spare = frames
 	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "Mevents/s")
+	b.ReportMetric(float64(b.N)/(cpuTime(b)-began)/1e6, "Mevents/cpu-s")
+}
+
+// cpuTime returns the seconds of CPU that this process has used: on a busy machine the wall clock says nothing about what
+// one core could do.
+func cpuTime(b *testing.B) float64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
