@@ -99,6 +99,9 @@ func (c *releaseCopy) file(path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("%s is no regular file any more", path)
 	}
+	if st.Size() > maxReleaseBytes-c.bytes {
+		return fmt.Errorf("larger than %d MiB", maxReleaseBytes>>20)
+	}
 	mode, word := os.FileMode(0o644), "file"
 	if st.Mode()&0o100 != 0 {
 		mode, word = 0o755, "program"

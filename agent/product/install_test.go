@@ -54,9 +54,6 @@ func TestInstall_a_bad_folder_leaves_nothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.name == "too_large" && testing.Short() {
-				t.Skip("writes 1 GiB")
-			}
 			y := newYard(t, nil)
 			dir := y.folder("bad", "1", "sleep", "")
 			approve := approve

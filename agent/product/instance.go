@@ -30,6 +30,7 @@ type run struct {
 
 	group   *cgroup.Group
 	process *contain.Process
+	sockets *contain.Sockets
 	session Session
 	pumps   sync.WaitGroup
 }
@@ -124,7 +125,9 @@ func (r *run) spawn(state string, socket *os.File) (*contain.Process, error) {
 		r.pumps.Add(1)
 		go r.pump(in, s.name)
 	}
-	p, err := r.u.m.spawner.Start(r.spec(state), o)
+	spec := r.spec(state)
+	r.sockets = contain.WatchSockets(spec)
+	p, err := r.u.m.spawner.Start(spec, o)
 	closeAll(ends) // the product has its own; ours would keep the pumps waiting
 	return p, err
 }
@@ -195,6 +198,8 @@ func (r *run) reportNotes() {
 func (r *run) stay(ctx context.Context) ending {
 	poll := time.NewTicker(r.u.m.cfg.Poll)
 	defer poll.Stop()
+	sockets := time.NewTicker(min(r.u.m.cfg.Poll, time.Second))
+	defer sockets.Stop()
 	for {
 		select {
 		case <-r.process.Done():
@@ -208,6 +213,10 @@ func (r *run) stay(ctx context.Context) ending {
 			if r.unwanted() {
 				r.takeDown()
 				return ending{requested: true}
+			}
+		case <-sockets.C:
+			if err := r.sockets.Refresh(r.process); err != nil {
+				r.u.m.cfg.Log.Warn("product cannot reach a socket", "product", r.u.name, "err", err)
 			}
 		case <-poll.C:
 			if r.look() {

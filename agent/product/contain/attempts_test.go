@@ -394,3 +394,72 @@ func TestStart_reports_why(t *testing.T) {
 		})
 	}
 }
+
+// A daemon's socket that appears or is replaced while the product runs becomes reachable, read-only and alone.
+func TestReconnect(t *testing.T) {
+	a := newArena(t, cgroup.Limits{Memory: 128 << 20, Pids: 64, CPU: 1})
+	path := filepath.Join(t.TempDir(), "daemon.sock")
+	a.spec.Connect = []string{path}
+	sockets := contain.WatchSockets(a.spec)
+	p := a.start("connect_on_command", path)
+	for round, listen := range []bool{false, true, false, true} {
+		if listen {
+			ln, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = ln.Close() }()
+			if err := os.Chmod(path, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		} else if round > 0 {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sockets.Refresh(p); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.socket.Write([]byte("go")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 256)
+		n, err := a.socket.Read(buf)
+		if err != nil {
+			t.Fatalf("%v: %s", err, a.output())
+		}
+		// The old daemon of round 2 still listens: its socket is unlinked, and reachable until a new one is there.
+		if got := string(buf[:n]); strings.HasPrefix(got, "connected") != (round > 0) {
+			t.Errorf("round %d: %s", round, got)
+		}
+	}
+	p.Kill()
+	a.wait(p)
+}
+
+// What a contained product costs beside itself, for the record.
+func TestInit_is_small(t *testing.T) {
+	a := newArena(t, cgroup.Limits{Memory: 128 << 20, Pids: 64, CPU: 1})
+	p := a.start("sleep")
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.InitPID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var private int
+	for line := range strings.Lines(string(b)) {
+		var kib int
+		if _, err := fmt.Sscanf(line, "Private_Dirty: %d kB", &kib); err == nil {
+			private = kib
+		}
+	}
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.InitPID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("pid 1: %d KiB private, %d threads", private, len(tasks))
+	if private == 0 || private > 8<<10 || len(tasks) > 8 {
+		t.Errorf("pid 1 takes %d KiB private memory and %d threads", private, len(tasks))
+	}
+	p.Kill()
+	a.wait(p)
+}

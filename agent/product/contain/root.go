@@ -38,7 +38,7 @@ func buildRoot(s *Spec, st status) error {
 		func() error { return r.own(s) },
 		func() error { return r.devices() },
 		func() error { return r.etc(s.UID) },
-		func() error { return r.host(s, st) },
+		func() error { return r.host(s) },
 		func() error { return r.proc(st) },
 		r.enter,
 	} {
@@ -117,7 +117,7 @@ func (r root) etc(uid uint32) error {
 
 // host puts the granted paths and sockets of the host in place. What is not there on this machine is left out: a product
 // that asks for two package databases finds the one that exists.
-func (r root) host(s *Spec, _ status) error {
+func (r root) host(s *Spec) error {
 	var done []string
 	covered := func(p string) bool {
 		return slices.ContainsFunc(done, func(d string) bool { return p == d || strings.HasPrefix(p, d+"/") })
@@ -225,22 +225,32 @@ func (r root) bind(source, target string, attr int, recursive bool) error {
 
 // attach mounts a copy of source, with attr already in force, on target.
 func attach(source, target string, attr int, recursive bool) error {
+	fd, err := copyMount(source, attr, recursive)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach mount: %w", err)
+	}
+	return nil
+}
+
+// copyMount returns a copy of source, with attr in force, that is mounted nowhere yet.
+func copyMount(source string, attr int, recursive bool) (int, error) {
 	deep := uint(0)
 	if recursive {
 		deep = unix.AT_RECURSIVE
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|deep)
 	if err != nil {
-		return fmt.Errorf("copy mount: %w", err)
+		return -1, fmt.Errorf("copy mount: %w", err)
 	}
-	defer func() { _ = unix.Close(fd) }()
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|deep, &unix.MountAttr{Attr_set: uint64(attr)}); err != nil {
-		return fmt.Errorf("set mount attributes: %w", err)
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("set mount attributes: %w", err)
 	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("attach mount: %w", err)
-	}
-	return nil
+	return fd, nil
 }
 
 // enter makes the new root this process's root, read-only, and lets go of the old one.
