@@ -134,6 +134,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(controlv1connect.NewControlServiceHandler(&service{cfg: &s.cfg, slots: s.slots},
 		connect.WithCodec(jsonCodec{}),
 		connect.WithReadMaxBytes(maxRequest),
+		// Nobody gains by compression on a unix socket, and the live view pays for it with each event.
+		connect.WithCompression("gzip", nil, nil),
 		connect.WithRecover(s.recovered),
 	))
 	return onlyOperators(uint32(os.Geteuid()), mux)

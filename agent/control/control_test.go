@@ -41,7 +41,7 @@ type agent struct {
 }
 
 // run starts an agent in a short directory of its own, because a socket's path is bounded.
-func run(t *testing.T, adjust func(*control.Config)) *agent {
+func run(t testing.TB, adjust func(*control.Config)) *agent {
 	t.Helper()
 	a := &agent{Agent: controltest.New()}
 	cfg := a.Config(shortDir(t))
@@ -83,7 +83,7 @@ func httpClient(dial func(context.Context) (net.Conn, error)) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}}
 }
 
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ctl")
 	if err != nil {
