@@ -48,14 +48,14 @@ func (e *Engine) Ask(q *event.Question) {
 	if critical {
 		b.restrictCritical(v)
 	}
-	s, waits := e.claim(q, v, &b, k, epoch, critical, now)
+	s, o := e.claim(q, v, &b, k, epoch, critical, now)
 	switch {
 	case s == nil:
 		e.overload(q, &b, now)
-	case waits:
+	case o.to == 0: // it waits for an equal question
 		e.lateShutdown(s)
 	default:
-		e.send(s, q, now)
+		e.send(s, q, o, now)
 	}
 }
 
@@ -86,8 +86,9 @@ func (e *Engine) overload(q *event.Question, b *ballot, now uint64) {
 	q.Release()
 }
 
-// claim takes a slot for q, which then either waits for an equal question or must be sent. nil when there is none.
-func (e *Engine) claim(q *event.Question, v *event.Voters, b *ballot, k key, epoch uint64, critical bool, now uint64) (s *slot, waits bool) {
+// claim takes a slot for q, which then either waits for an equal question (the order is empty) or must be sent. nil when
+// there is no slot.
+func (e *Engine) claim(q *event.Question, v *event.Voters, b *ballot, k key, epoch uint64, critical bool, now uint64) (s *slot, o order) {
 	t := e.table
 	hash := e.cache.hash(q.File.Dev, q.File.Ino)
 	t.mu.Lock()
@@ -108,7 +109,7 @@ func (e *Engine) claim(q *event.Question, v *event.Voters, b *ballot, k key, epo
 		t.mu.Lock()
 	}
 	if s == nil {
-		return nil, false
+		return nil, order{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,11 +119,11 @@ func (e *Engine) claim(q *event.Question, v *event.Voters, b *ballot, k key, epo
 		s.budget = now + e.deadline[q.Kind]/4
 		t.wait(s, lead)
 		e.armLocked(s)
-		return s, true
+		return s, order{}
 	}
 	s.leads = may
 	t.link(s, hash)
-	return s, false
+	return s, e.orderLocked(s)
 }
 
 // fill makes s the slot of q. Caller holds the slot's lock.
@@ -147,22 +148,33 @@ func (e *Engine) setBudget(s *slot, now uint64) {
 	}
 	s.sent, s.sentClock = now, e.clock()
 	s.budget = s.read + budgetOf(deadline)
-	s.fair = s.budget > now && s.budget-now >= budgetOf(deadline)/2
+	s.enough = budgetOf(deadline) / 2
 }
 
-// send asks the products of s, a slot in state asked whose question q the caller holds and gives up.
-func (e *Engine) send(s *slot, q *event.Question, now uint64) {
-	s.mu.Lock()
+// order is what is to be sent for one slot.
+type order struct {
+	voters     *event.Voters
+	to, shadow event.ProductSet
+	deadline   uint64
+	critical   bool
+}
+
+// orderLocked opens the vote of s: from here on answers, deaths and deadlines count, and the question and the slot stay
+// until send has been called. Caller holds s.mu since it filled the slot.
+func (e *Engine) orderLocked(s *slot) order {
 	s.busy++
-	v, b := s.voters, &s.ballot
-	to, shadow, deadline, critical := b.pending, b.shadow, s.budget, s.critical
-	if !b.decided {
-		q.Hold() // one use is the slot's until the verdict, one is ours while sending
+	if s.q != nil {
+		s.q.Hold() // one use is the slot's until the verdict, one is the sender's
 	}
 	e.armLocked(s)
-	s.mu.Unlock()
-	e.stats.asked(to, shadow)
-	full, gone := e.cfg.Electorate.Send(v, q, to, shadow, deadline, critical)
+	b := &s.ballot
+	e.stats.asked(b.pending, b.shadow)
+	return order{s.voters, b.pending, b.shadow, s.budget, s.critical}
+}
+
+// send asks the products of s, whose question q the caller holds once more than the slot does and gives up.
+func (e *Engine) send(s *slot, q *event.Question, o order, now uint64) {
+	full, gone := e.cfg.Electorate.Send(o.voters, q, o.to, o.shadow, o.deadline, o.critical)
 	q.Release()
 	if full|gone != 0 {
 		e.unheard(s, full, gone, now)
@@ -203,6 +215,7 @@ func (e *Engine) tell(q *event.Question, v *event.Voters, within event.ProductSe
 	s.mu.Lock()
 	e.fill(s, q, v, &b, key{}, 0, e.cfg.Critical(&q.File), now)
 	s.q, s.decision, s.answered = nil, d, now
+	o := e.orderLocked(s)
 	s.mu.Unlock()
-	e.send(s, q, now)
+	e.send(s, q, o, now)
 }

@@ -230,7 +230,7 @@ func TestNoMarkSurvivesAnInvalidation(t *testing.T) {
 			}
 		})
 	}
-	for i := range 100 {
+	for i := range 40 {
 		b.p.voters.Store(new(event.Voters)) // nobody answers under the new rules: any mark is an old one
 		if err := b.Invalidate("rules"); err != nil {
 			t.Fatal(err)

@@ -196,6 +196,9 @@ func (e *Engine) expire(s *slot, now uint64) {
 	}
 	over = b.silence(over, &b.missed)
 	standing := over & e.judgedLocked(s)
+	if !e.hadTimeLocked(s) {
+		standing = 0
+	}
 	e.armLocked(s)
 	e.decideLocked(s, now)
 	e.stats.silent(over, func(p *productCounters) { p.missed.Add(1) })

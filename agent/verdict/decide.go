@@ -89,13 +89,13 @@ func (e *Engine) askWaiter(s *slot, now uint64, renew bool) {
 	e.setBudget(s, now)
 	if renew {
 		s.budget = min(now+budgetOf(e.deadline[s.kind]), s.read+uint64(e.cfg.ExtendCap))
-		s.fair = true
 	}
 	e.table.link(s, e.cache.hash(s.file.Dev, s.file.Ino))
+	o := e.orderLocked(s)
 	s.mu.Unlock()
 	e.table.mu.Unlock()
 	e.stats.sharedInVain.Add(1)
-	e.send(s, q, now)
+	e.send(s, q, o, now)
 }
 
 // leave ends one party's business with s.

@@ -3,11 +3,13 @@ package verdict
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"bailey/agent/event"
+	"bailey/agent/health"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -366,6 +368,91 @@ func TestAnswersFromBeforeAnInvalidationAreNotKept(t *testing.T) {
 			if t.Failed() {
 				t.Fatal(name)
 			}
+		}
+	})
+}
+
+// An answer that is on its way to the kernel may still set its mark: the flush must come after it.
+func TestInvalidateWaitsForAnswersUnderWay(t *testing.T) {
+	run(t, live(0), nil, func(t *testing.T, b *bench) {
+		arrived, goOn := make(chan struct{}), make(chan struct{})
+		b.k.onAnswer = func() {
+			close(arrived)
+			<-goOn
+		}
+		q := b.k.question(1)
+		b.Ask(q)
+		var answered, invalidated sync.WaitGroup
+		answered.Go(func() { b.must(t, 0, q, false, true) })
+		<-arrived
+		done := false
+		invalidated.Go(func() {
+			_ = b.Invalidate("rules")
+			done = true
+		})
+		time.Sleep(50 * time.Millisecond)
+		if done {
+			t.Error("flushed while an answer could still set its mark")
+		}
+		close(goOn)
+		answered.Wait()
+		invalidated.Wait()
+		b.k.onAnswer = nil
+		if len(b.k.marks) != 0 {
+			t.Error("a mark survived")
+		}
+	})
+}
+
+func TestQuestionsThatOnlyLookEqualDoNotWait(t *testing.T) {
+	run(t, live(0, 1), nil, func(t *testing.T, b *bench) {
+		within := event.ProductBit(0)
+		b.p.within = func(*event.Question) event.ProductSet { return within }
+		b.Ask(b.k.question(1))
+		within = 3 // the same file under a name that is in another product's scope as well
+		b.Ask(b.k.question(1))
+		if n := len(b.p.asked()); n != 2 {
+			t.Errorf("asked %d times, the second has another electorate", n)
+		}
+		_ = b.Invalidate("rules")
+		b.Ask(b.k.question(1))
+		if n := len(b.p.asked()); n != 3 {
+			t.Errorf("asked %d times, the third came after an invalidation", n)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
+func TestAQuestionThatWasLateItselfIsHeldAgainstNobody(t *testing.T) {
+	run(t, live(0), nil, func(t *testing.T, b *bench) {
+		for i := range uint64(5) {
+			q := b.k.question(i + 1)
+			q.Time = boot() - uint64(380*time.Millisecond)
+			b.Ask(q)
+			time.Sleep(21 * time.Millisecond)
+			b.want(t, q, event.Decision{Allow: true, Reason: event.ByDefault})
+		}
+		if b.Degraded(0) {
+			t.Error("degraded by questions that left it 20 ms of 400")
+		}
+	})
+}
+
+func TestFailedFlushIsReportedAndTriedAgain(t *testing.T) {
+	reg := health.NewRegistry()
+	var failure error
+	flush := func(c *Config) { c.Health, c.FlushKernel = reg, func() error { return failure } }
+	run(t, live(0), flush, func(t *testing.T, b *bench) {
+		failure = errors.New("no such group")
+		if err := b.Invalidate("rules"); !errors.Is(err, failure) {
+			t.Errorf("error %v", err)
+		}
+		if reg.Worst() != health.Failed {
+			t.Error("health does not say so")
+		}
+		failure = nil
+		if err := b.Invalidate("rules"); err != nil || reg.Worst() != health.OK {
+			t.Errorf("error %v, health %v", err, reg.Worst())
 		}
 	})
 }

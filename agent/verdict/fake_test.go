@@ -19,6 +19,7 @@ type kernel struct {
 	quiet    bool // no bookkeeping, for benchmarks
 	last     event.Decision
 	marks    map[uint64]bool // ignore marks by inode
+	onAnswer func()          // called first
 }
 
 func newKernel(tb testing.TB) *kernel {
@@ -29,6 +30,9 @@ func (k *kernel) Answer(q *event.Question, d event.Decision) {
 	if k.quiet {
 		k.last = d
 		return
+	}
+	if k.onAnswer != nil {
+		k.onAnswer()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

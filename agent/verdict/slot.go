@@ -49,11 +49,11 @@ type slot struct {
 	stale     bool   // the file was written meanwhile: not cacheable
 	whole     bool   // every live product of the kind was asked, whatever its scope: the kernel may be told
 	critical  bool
-	fair      bool          // products have a whole budget: a miss counts against them
 	read      uint64        // when the kernel's event was read
 	sent      uint64        // when products were asked, by the boot clock
 	sentClock time.Duration // and by the engine's own
 	budget    uint64        // when the budget ends
+	enough    uint64        // how much of it a product must have had for a miss to count against it
 	until     uint64        // when the extended budget of those in extended ends
 	extended  event.ProductSet
 	armed     uint64 // when the deadline queue looks at this slot, 0 for not

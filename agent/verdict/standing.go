@@ -49,14 +49,15 @@ func (s *standing) clear() {
 	s.blemished.Store(false)
 }
 
-// judgedLocked returns the products whose miss of this question counts against them: those that it waited for, and degraded
-// ones. Caller holds s.mu.
+// judgedLocked returns the products whose silence on this question counts against them: those that it waited for, and
+// degraded ones. Caller holds s.mu.
 func (e *Engine) judgedLocked(s *slot) event.ProductSet {
-	if !s.fair {
-		return 0
-	}
 	return s.ballot.live | s.voters.Live&e.degradedSet()
 }
+
+// hadTimeLocked reports whether products really had at least half of a budget: a question that was late when it was asked
+// says nothing about them. Caller holds s.mu.
+func (e *Engine) hadTimeLocked(s *slot) bool { return uint64(e.clock()-s.sentClock) >= s.enough }
 
 // answeredBy notes that a product answered in time.
 func (e *Engine) answeredBy(product int) {
