@@ -1,6 +1,7 @@
 package sdktest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -139,7 +140,7 @@ func (a *Agent) send(h productv1.Header, m message, fd int) {
 			a.t.Fatalf("encode frame of kind %d: %v", h.Kind, err)
 		}
 	}
-	if err := a.sock.Send(&h, payload, fd, wire.Block); err != nil && err != wire.ErrClosed {
+	if err := a.sock.Send(&h, payload, fd, wire.Block); err != nil && !errors.Is(err, wire.ErrClosed) {
 		a.t.Fatalf("send frame of kind %d: %v", h.Kind, err)
 	}
 }

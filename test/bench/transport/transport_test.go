@@ -8,6 +8,7 @@ package transport_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -266,7 +267,7 @@ func events(b *testing.B, a *agent) {
 		out, err := a.conn.SendEvents(batch[:n])
 		sent += uint64(out)
 		switch {
-		case err != nil && err != event.ErrFull:
+		case err != nil && !errors.Is(err, event.ErrFull):
 			b.Fatal(err)
 		case err != nil || n == 0:
 			acked = <-a.acks
