@@ -82,7 +82,7 @@ func TestPanicEndsTheProductHonestly(t *testing.T) {
 		if err := <-ended; !errors.As(err, &panicked) || panicked.Value != "cannot cope" {
 			t.Errorf("Run: %v", err)
 		}
-		if s := stderr.String(); !strings.Contains(s, "cannot cope") || !strings.Contains(s, "run_test.go") {
+		if s := stderr.String(); !strings.Contains(s, "cannot cope") || !strings.Contains(s, "TestPanicEndsTheProductHonestly") {
 			t.Errorf("standard error: %s", s)
 		}
 	})
