@@ -42,6 +42,7 @@ func (s *Sensor) applyExec(r *record) *event.Event {
 		previous, p.Parent = before.Executable.Path, before.Parent
 		if r.time >= n.settled && !n.ended.Load() {
 			n.proc.Store(p)
+			n.cell.Store(uint32(r.who.cell))
 		}
 	}
 	s.markNeverAsk(p)

@@ -13,7 +13,7 @@ import (
 const (
 	cellPlatform = 1
 	cellNeverAsk = 2
-	cellForks    = 0x3f << 2
+	cellFlags    = cellPlatform | cellNeverAsk
 	cellCount    = 4 * 1024 * 1024
 	cellBytes    = 2 * cellCount
 )
@@ -58,7 +58,6 @@ func (c *cells) get(pid uint32) uint16 {
 
 // set adds flag to pid's cell if it is still the cell that was seen, flags aside, and reports whether it was.
 func (c *cells) set(pid uint32, seen, flag uint16) bool {
-	const flags = cellPlatform | cellNeverAsk
 	word, shift := c.word(pid)
 	if word == nil {
 		return false
@@ -67,7 +66,7 @@ func (c *cells) set(pid uint32, seen, flag uint16) bool {
 		// The neighbour's cell is in the same word: a change of either makes the swap fail.
 		old := atomic.LoadUint32(word)
 		cell := uint16(old >> shift)
-		if cell&^flags != seen&^flags {
+		if cell&^cellFlags != seen&^cellFlags {
 			return false
 		}
 		if atomic.CompareAndSwapUint32(word, old, old|uint32(flag)<<shift) {

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		exitFromThreads()
 	case "fork_when_told":
 		fail(forkWhenTold())
+	case "sleep":
+		fmt.Println("ready")
+		fail(unix.Pause())
 	case "setuid":
 		fail(setuidWhenTold())
 	case "pidns":
@@ -44,6 +47,17 @@ func fail(err error) {
 		os.Exit(99)
 	}
 	os.Exit(0)
+}
+
+// sleeper is a shell's command for a program that is neither the shell nor one of its built-in ones (there are systems
+// where all commands are one file), says so and sleeps.
+func sleeper(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "env " + helperVariable + "=sleep " + path
 }
 
 // helper returns a command that runs this test binary as a helper.
@@ -62,11 +76,11 @@ func execFromThread() error {
 			done := make(chan error)
 			go func() {
 				runtime.LockOSThread()
-				done <- syscall.Exec("/bin/true", []string{"from_thread"}, nil)
+				done <- syscall.Exec("/bin/true", []string{"true", "from_thread"}, nil)
 			}()
 			result <- <-done
 		}
-		result <- syscall.Exec("/bin/true", []string{"from_thread"}, nil)
+		result <- syscall.Exec("/bin/true", []string{"true", "from_thread"}, nil)
 	}()
 	return <-result
 }

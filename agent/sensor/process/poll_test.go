@@ -53,7 +53,7 @@ func TestPollingSaysWhatItCan(t *testing.T) {
 
 func TestPollingMarksThePlatform(t *testing.T) {
 	w := start(t, process.Config{WithoutBPF: true, PollInterval: 20 * time.Millisecond})
-	cmd := exec.Command("/bin/sh", "-c", "read a; /bin/sleep 1000 & echo $!; read b; kill $!")
+	cmd := exec.Command("/bin/sh", "-c", "read a; "+sleeper(t)+" & read b; kill $!")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

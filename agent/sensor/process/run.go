@@ -20,6 +20,8 @@ const (
 	lookAgain = quietInterval + time.Millisecond
 	// checkInterval is how often the kernel's loss counters are looked at, and whether somebody missed a process.
 	checkInterval = time.Second
+	// promptFor is how long the kernel wakes the reader for each record after somebody missed a process.
+	promptFor = 10 * time.Second
 	// checkEvery is the number of records after which it is seen whether a check is due, if they never pause.
 	checkEvery = 1024
 )
@@ -45,6 +47,7 @@ type reader struct {
 	records int
 	busy    bool      // records came since the last pause
 	checked time.Time // the last check
+	prompt  time.Time // until then each record wakes the reader
 }
 
 func (r *reader) run(ctx context.Context) error {
@@ -93,6 +96,9 @@ func (r *reader) check(now time.Time) error {
 	r.checked = now
 	interval := uint64(quietInterval)
 	if r.missed.Swap(false) {
+		r.prompt = now.Add(promptFor)
+	}
+	if now.Before(r.prompt) {
 		interval = 0
 	}
 	if err := r.kernel.objects.Quiet.Set(interval); err != nil {

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"errors"
+
 	"bailey/agent/event"
 	"bailey/internal/boottime"
 )
@@ -76,7 +78,7 @@ func (s *Sensor) complete(there, parents map[uint32]event.ProcessKey, begin uint
 			continue
 		}
 		cell := s.cells.get(pid)
-		p, err := readProcess(pid)
+		p, err := readLiving(pid)
 		if err != nil || p.Key.Start >= boottime.FromTicks(boottime.ToTicks(begin)) {
 			continue // ended, or started since: the ring has it
 		}
@@ -94,6 +96,24 @@ func (s *Sensor) complete(there, parents map[uint32]event.ProcessKey, begin uint
 		s.markNeverAsk(p)
 	}
 	return nil
+}
+
+// readLiving reads a process that is not on its way to its end: one that is may have said so before the attaching, and
+// would stay in the tree for ever. After this look its exit is in the ring.
+func readLiving(pid uint32) (*event.Process, error) {
+	d, err := openProc(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	data, err := d.read("stat")
+	if err != nil {
+		return nil, err
+	}
+	if stat, err := parseStat(data); err != nil || stat.flags&flagExiting != 0 {
+		return nil, errors.Join(errEnded, err)
+	}
+	return d.process()
 }
 
 // link gives every process that has none its parent, when all are in the tree.

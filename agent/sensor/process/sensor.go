@@ -124,11 +124,12 @@ func (s *Sensor) Close() error {
 	return errors.Join(errs...)
 }
 
-// Lookup returns the process that has pid now or had it last, as far as the tree has come; nil if it does not know it or
-// knows that the pid has meanwhile been given to another. It opens no file and waits for nobody.
+// Lookup returns the process that has pid now, or had it last if it has ended; nil if the tree does not know it, or if the
+// kernel has since given the pid to another process or that process has executed another program. It opens no file and
+// waits for nobody.
 func (s *Sensor) Lookup(pid uint32) *event.Process {
 	n := s.tree.newest(pid)
-	if n == nil || s.kernel != nil && (s.cells.get(pid)^n.cell)&cellForks != 0 {
+	if n == nil || s.kernel != nil && (s.cells.get(pid)^uint16(n.cell.Load()))&^cellFlags != 0 {
 		s.missed.Store(true)
 		return nil
 	}
@@ -158,8 +159,13 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 	if s.kernel == nil {
 		return s.adoptPolled(p), nil
 	}
-	if known := s.Lookup(pid); known != nil { // caught up meanwhile, with the exact start
+	if known := s.Lookup(pid); known != nil { // caught up meanwhile
 		return known, nil
+	}
+	if n := s.tree.newest(pid); n != nil { // behind, but with the exact start
+		if known := n.proc.Load(); sameTick(known.Key, p.Key) {
+			p.Key, p.Parent = known.Key, known.Parent
+		}
 	}
 	return p, nil
 }

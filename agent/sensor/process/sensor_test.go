@@ -172,7 +172,7 @@ func TestExecOfAFileWithoutAName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, file := range map[string]*os.File{gone: deleted, "/memfd:in_memory": memory} {
-		cmd := exec.Command("/proc/self/fd/3")
+		cmd := &exec.Cmd{Path: "/proc/self/fd/3", Args: []string{"true"}}
 		cmd.ExtraFiles = []*os.File{file}
 		e := w.exec(t, run(t, cmd))
 		if got := e.Process.Executable; got.Path != path || !got.Deleted || got.Size != int64(len(program)) {
@@ -252,7 +252,7 @@ func TestExecFromAThreadKeepsTheKey(t *testing.T) {
 	pid := run(t, helper("exec_from_thread"))
 	first := w.exec(t, pid)
 	second := w.exec(t, pid)
-	if first.Process.Key != second.Process.Key || second.Exec.Argv[0] != "from_thread" || second.Exec.PreviousExe != first.Process.Executable.Path {
+	if first.Process.Key != second.Process.Key || second.Exec.Argv[1] != "from_thread" || second.Exec.PreviousExe != first.Process.Executable.Path {
 		t.Errorf("first %+v\nthen %+v %+v", first.Process, second.Process, second.Exec)
 	}
 	if exit := w.exit(t, pid); exit.Process.Key != second.Process.Key {
@@ -464,7 +464,8 @@ func TestNeverAskEndsWithTheProgram(t *testing.T) {
 	special := filepath.Join(dir, "special")
 	copyFile(t, "/bin/sh", special)
 	w := start(t, process.Config{NeverAsk: func(p *event.Process) bool { return p.Executable.Path == special }})
-	cmd := exec.Command(special, "-c", `read a; sleep 1000 & echo $!; read b; exec sleep 1000`)
+	script := fmt.Sprintf("read a; %[1]s & echo $!; read b; exec %[1]s", sleeper(t))
+	cmd := &exec.Cmd{Path: special, Args: []string{"sh", "-c", script}}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -534,5 +535,38 @@ func TestLossIsCountedAndTheTreeRepaired(t *testing.T) {
 	entries := small.health.List()
 	if len(entries) != 1 || entries[0].Remedy == "" || !strings.Contains(entries[0].Summary, "lost") {
 		t.Errorf("health: %+v", entries)
+	}
+}
+
+// The sensor's thread need not have seen an exec yet: the program before is not named for the one after.
+func TestLookupNeverNamesTheProgramBefore(t *testing.T) {
+	roottest.Require(t, needs)
+	w := start(t, process.Config{})
+	for range 20 {
+		cmd := exec.Command("/bin/sh", "-c", "read a; exec "+sleeper(t))
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := cmd.Process.Pid
+		before := w.exec(t, pid).Process
+		_, _ = fmt.Fprintln(in)
+		bufio.NewScanner(out).Scan() // the new program runs
+		if p := w.Lookup(uint32(pid)); p != nil && p.Executable == before.Executable {
+			t.Errorf("looked up as the shell, which it was before")
+		}
+		p, err := w.Load(uint32(pid))
+		if err != nil || p.Executable.Path == before.Executable.Path || p.Key != before.Key {
+			t.Errorf("loaded as %+v: %v", p, err)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	}
 }

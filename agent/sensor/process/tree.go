@@ -20,8 +20,8 @@ const (
 type node struct {
 	proc   atomic.Pointer[event.Process]
 	parent atomic.Pointer[node]
-	depth  int    // at most the number of ancestors; for the writer
-	cell   uint16 // the kernel's cell when this process was forked or found
+	cell   atomic.Uint32 // the kernel's cell after the last record that was applied
+	depth  int           // at most the number of ancestors; for the writer
 
 	ended   atomic.Bool
 	said    bool   // its exit was emitted; for the writer
@@ -101,7 +101,7 @@ func (t *tree) put(p *event.Process, cell uint16, now uint64) *node {
 		s.byKey[p.Key] = n
 	}
 	n.proc.Store(p)
-	n.cell = cell
+	n.cell.Store(uint32(cell))
 	s.byPID[p.Key.PID] = n
 	s.mu.Unlock()
 	if old != nil && old != n {
