@@ -85,11 +85,15 @@ func (m *machine) record(t *testing.T, owned map[string]string) {
 	for name, content := range owned {
 		path := filepath.Join(m.dir, name)
 		list += path + "\n"
-		sums += fmt.Sprintf("%x  %s\n", md5.Sum([]byte(content)), path[1:])
+		sums += md5Line([]byte(content), path[1:])
 	}
 	write(t, filepath.Join(m.root, "var/lib/dpkg/status"), "Package: tools\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n")
 	write(t, filepath.Join(m.root, "var/lib/dpkg/info/tools.list"), list)
 	write(t, filepath.Join(m.root, "var/lib/dpkg/info/tools.md5sums"), sums)
+}
+
+func md5Line(content []byte, path string) string {
+	return fmt.Sprintf("%x  %s\n", md5.Sum(content), path)
 }
 
 func write(t *testing.T, path, content string) {
@@ -208,16 +212,31 @@ func TestTransaction(t *testing.T) {
 	t.Parallel()
 	roottest.Require(t, "files of packages belong to root")
 	m := newMachine(t, setup{settings: map[string]string{"mode": "lockdown"}, owned: map[string]string{"tool": "old"}, busy: true})
-	for name, content := range map[string]string{"tool": "upgraded", "brand-new": "x"} {
-		if got := m.Ask(sdk.Exec, asker(0), m.file(t, name, content)); got != sdk.Allow {
-			t.Errorf("%s during the transaction: %v", name, got)
+	ask := func(name, path string) sdk.Answer {
+		at := m.file(t, name, "new "+name)
+		if path == "" {
+			path = at
+		}
+		return m.AskQuestion(sdktest.Question{Kind: sdk.Exec, Process: asker(0), Path: at, File: &sdk.File{Path: path}})
+	}
+	for name, test := range map[string]struct {
+		path string
+		want sdk.Answer
+	}{
+		"tool":       {"", sdk.Allow},
+		"brand-new":  {"/usr/bin/brand-new", sdk.Allow},
+		"configure":  {"/tmp/openssh.config.a1b2c3", sdk.Allow},
+		"not-theirs": {"", sdk.Deny},
+	} {
+		if got := ask(name, test.path); got != test.want {
+			t.Errorf("%s during the transaction: %v, want %v", name, got, test.want)
 		}
 	}
 	user := m.file(t, "users", "x")
 	if err := os.Chown(user, 1000, 1000); err != nil {
 		t.Fatal(err)
 	}
-	if got := m.Ask(sdk.Exec, asker(1000), user); got != sdk.Deny {
+	if got := m.AskQuestion(sdktest.Question{Kind: sdk.Exec, Process: asker(1000), Path: user, File: &sdk.File{Path: "/usr/bin/users"}}); got != sdk.Deny {
 		t.Errorf("a user's file during the transaction: %v", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"bailey/sdk"
 	"bailey/sdk/packagedb"
 
+	"github.com/bmatcuk/doublestar/v4"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,7 +117,7 @@ func (f *facts) Package() (policy.Package, error) {
 	if err != nil {
 		return policy.Package{}, err
 	}
-	if !p.Verified && f.passing() {
+	if !p.Verified && f.passing(p.Name != "") {
 		p.Verified, p.Passing, p.Reason = true, true, "a package manager is at work"
 		f.mismatch = ""
 	}
@@ -173,11 +174,25 @@ func (f *facts) compare(s *packagedb.Snapshot) (policy.Package, error) {
 	return p, nil
 }
 
-// passing reports whether the file may be one that a package manager has just written: new, root's alone, and a
-// transaction not yet in the snapshot. Users cannot make such files; who is root can do without this door.
-func (f *facts) passing() bool {
+// passing reports whether the file may be one that a package manager has just written: new, root's alone, under a name
+// that a package owns or could bring, and a transaction not yet in the snapshot. Users cannot make such files; who is root
+// can do without this door.
+func (f *facts) passing(owned bool) bool {
 	age := time.Since(time.Unix(0, f.id.CTime))
-	return age < fresh && packagedb.RootOnly(f.stat.Uid, f.stat.Mode) && f.d.db.InTransaction()
+	return age < fresh && packagedb.RootOnly(f.stat.Uid, f.stat.Mode) &&
+		(owned || couldBePackaged(f.q.GetFile().GetPath())) && f.d.db.InTransaction()
+}
+
+// packageTrees are where packages bring programs to, and where package managers put the scripts that they run.
+var packageTrees = [...]string{"/usr/**", "/{bin,sbin,lib,lib32,lib64,libx32}/**", "/etc/**", "/opt/**", "/boot/**", "/var/lib/**", "/tmp/*.config.*", "/var/tmp/rpm-tmp.*"}
+
+func couldBePackaged(path string) bool {
+	for _, tree := range packageTrees {
+		if doublestar.MatchUnvalidated(tree, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // stable reports whether the file is still the one that was judged.
