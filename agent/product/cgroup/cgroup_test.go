@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -137,5 +138,57 @@ func TestSweep_takes_over_what_an_earlier_agent_left(t *testing.T) {
 		if exists(filepath.Join(at, name)) {
 			t.Errorf("%s is left in %s", name, at)
 		}
+	}
+}
+
+// On a machine with v1 controllers the v2 hierarchy is often mounted beside them: entering by clone, freezing, killing and
+// removing need no controller, so they are tried for real there too.
+func TestGroup_v2_clone_freeze_kill(t *testing.T) {
+	roottest.Require(t, "control groups")
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, ok := mounts(string(info))[""]
+	if !ok {
+		t.Skip("no cgroup2 is mounted")
+	}
+	tree := &Tree{name: fmt.Sprintf("bailey-test-v2-%d", os.Getpid()), h: hierarchy{v2: true, dir: map[string]string{"": at}}}
+	if err := tree.create(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("missing: %v", tree.missing())
+	g, err := tree.Create("p", Limits{Memory: 64 << 20, Pids: 20, CPU: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, ok := g.FD()
+	if !ok {
+		t.Fatal("no descriptor to clone into")
+	}
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.Procs(); err != nil || len(pids) != 1 || pids[0] != cmd.Process.Pid {
+		t.Errorf("got %v, %v; want %d", pids, err, cmd.Process.Pid)
+	}
+	for _, on := range []bool{true, false} {
+		if err := g.Freeze(on); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := g.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if err := g.Remove(); err != nil {
+		t.Error(err)
 	}
 }

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 
 // arena is one contained product with everything it needs.
 type arena struct {
-	t       *testing.T
+	t       testing.TB
 	spawner *contain.Spawner
 	helper  string
 	group   *cgroup.Group
@@ -62,7 +62,7 @@ type arena struct {
 	out     string   // file with stdout and stderr
 }
 
-func newArena(t *testing.T, limits cgroup.Limits) *arena {
+func newArena(t testing.TB, limits cgroup.Limits) *arena {
 	t.Helper()
 	roottest.Require(t, "namespaces, users and control groups")
 	built, err := build()
@@ -116,7 +116,7 @@ func newArena(t *testing.T, limits cgroup.Limits) *arena {
 	return a
 }
 
-func write(t *testing.T, path, text string, mode os.FileMode) {
+func write(t testing.TB, path, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)
