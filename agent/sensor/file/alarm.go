@@ -11,6 +11,7 @@ const (
 	alarmOverflow uint32 = 1 << iota
 	alarmDescriptors
 	alarmEvents
+	alarmStuck
 )
 
 // alarm records that something must be reported, without waiting; the mark manager's goroutine reports it.
@@ -28,6 +29,11 @@ func (s *Sensor) raise() {
 		s.report(componentQuestions, health.Failed,
 			fmt.Sprintf("The kernel's queue of questions overflowed %d times: openers were let through unasked.", s.count.overflow.Load()),
 			"Lower the load or the number of products; report it, for the queue has no limit.")
+	}
+	if alarms&alarmStuck != 0 {
+		s.report(componentQuestions, health.Degraded,
+			fmt.Sprintf("Opening a file for a question blocked its reader; others took over %d times.", s.count.rescues.Load()),
+			"Look for file systems stacked on stacked ones (findmnt -t overlay), or served by a process that hangs, in the watched set.")
 	}
 	if alarms&alarmEvents != 0 {
 		s.report(componentEvents, health.Degraded,

@@ -79,11 +79,11 @@ func (c *cache) unscoped(p *pending, r *reader) {
 
 // watched reports whether writes to p's file will be told to us; without that no verdict may stay.
 func (c *cache) watched(p *pending) bool {
-	return c.enabled && c.s.mounts.cacheable(p.stat.Mnt_id)
+	return c.enabled && p.group == c.s.questions && c.s.mounts.cacheable(p.stat.Mnt_id)
 }
 
 func (c *cache) add(p *pending) bool {
-	if errno := sysMarkFD(c.s.questions, c.addFlags, kindBit(p.q.Kind), p.q.FD); errno != 0 {
+	if errno := sysMarkFD(p.group, c.addFlags, kindBit(p.q.Kind), p.q.FD); errno != 0 {
 		c.s.count.cacheErrors.Add(1)
 		return false
 	}
@@ -101,7 +101,7 @@ func (c *cache) unchanged(p *pending) bool {
 
 func (c *cache) takeBack(p *pending) {
 	c.s.count.cacheTakenBack.Add(1)
-	if errno := sysMarkFD(c.s.questions, c.dropFlags, kindBit(p.q.Kind), p.q.FD); errno != 0 && errno != unix.ENOENT {
+	if errno := sysMarkFD(p.group, c.dropFlags, kindBit(p.q.Kind), p.q.FD); errno != 0 && errno != unix.ENOENT {
 		c.s.count.cacheErrors.Add(1)
 	}
 }

@@ -211,7 +211,9 @@ func TestWrittenBetweenDecisionAndMark(t *testing.T) {
 	}
 }
 
-func (r *rig) closes(q *event.Question) uint32 { return r.s.cache.stripe(q.File.Dev, q.File.Ino).Load() }
+func (r *rig) closes(q *event.Question) uint32 {
+	return r.s.cache.stripe(q.File.Dev, q.File.Ino).Load()
+}
 
 // A writer and an opener race for real; whenever the writer has finished, the newest content must have been asked about.
 func TestRaceOfWritersAndCache(t *testing.T) {

@@ -86,7 +86,7 @@ func (m *mounts) cover(dev uint64, at []mount) error {
 			last = err
 			continue
 		}
-		err = m.mark(b, fd, question, notify)
+		err = m.mark(b, m.s.groupOf(mt.fsType), fd, question, notify)
 		_ = unix.Close(fd)
 		if err != nil {
 			b.refused, b.refusedAs = fmt.Errorf("mark %s (%s): %w", mt.point, mt.fsType, err), mt
@@ -104,7 +104,7 @@ func (m *mounts) cover(dev uint64, at []mount) error {
 
 // mark changes one superblock's marks to the given masks. The notify mark comes first, so that nothing is cached that
 // nobody would invalidate; the ledger last, so that a failure in between is tried again.
-func (m *mounts) mark(b *superblock, fd int, question, notify uint64) error {
+func (m *mounts) mark(b *superblock, group, fd int, question, notify uint64) error {
 	var link [32]byte
 	path := fdLink(&link, fd)
 	if notify != 0 || b.notify != 0 {
@@ -114,7 +114,7 @@ func (m *mounts) mark(b *superblock, fd int, question, notify uint64) error {
 	if err := unix.Fstatfs(fd, &st); err == nil {
 		b.fsid = st.Fsid
 	}
-	if errno := setMask(m.s.questions, path, b.question, question); errno != 0 {
+	if errno := setMask(group, path, b.question, question); errno != 0 {
 		return errno
 	}
 	b.question = question

@@ -102,7 +102,7 @@ func (m *mounts) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.running = false
-	for _, group := range []int{m.s.questions, m.s.events.fd} {
+	for _, group := range []int{m.s.questions, m.s.stacked, m.s.events.fd} {
 		if group >= 0 {
 			_ = sysMarkFD(group, unix.FAN_MARK_FLUSH|unix.FAN_MARK_FILESYSTEM, 0, -1)
 			_ = sysMarkFD(group, unix.FAN_MARK_FLUSH, 0, -1)

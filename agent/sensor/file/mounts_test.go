@@ -111,17 +111,22 @@ func TestOverlayInAnotherMountNamespace(t *testing.T) {
 	r.s.Rescan()
 	eventually(t, "the overlay is marked", func() bool { return r.s.Stats().Superblocks == 2 })
 	sub.do("chroot", merged)
-	r.asks[event.Exec].Store(0)
-	var path string
+	paths := make(chan string, 8)
 	r.answer(func(q *event.Question) {
 		if q.Kind == event.Exec {
-			path = q.File.Path
+			paths <- q.File.Path
 		}
 		allowCached(q)
 	})
 	sub.do("exec", "/bin/tool")
-	if n := r.asked(event.Exec); n != 1 || !strings.HasSuffix(path, "/bin/tool") {
-		t.Errorf("asked %d times, about %q", n, path)
+	// The file below may be asked about too, in the opener's name: whether an overlay's own opens are seen depends on the
+	// kernel.
+	seen := map[string]bool{}
+	for len(paths) > 0 {
+		seen[<-paths] = true
+	}
+	if !seen["/bin/tool"] {
+		t.Errorf("asked about %v, want /bin/tool as the container sees it", seen)
 	}
 	r.answer(deny)
 	if err := r.s.FlushCache(); err != nil {
@@ -261,5 +266,41 @@ func TestWatchMustNameMountPoints(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("watch %s: %v, want %q", c.watch, err, c.want)
 		}
+	}
+}
+
+// The kernel opens an overlay's file below while we read the question about it, which asks us again. The group of its own
+// keeps that from being a deadlock; for a stack upon a stack the substitutes do.
+func TestStackedFileSystems(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		depth int
+	}{{"overlay", 1}, {"overlay_on_overlay", 2}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, "", func(cfg *Config) { below(cfg.Watch[0])(cfg) })
+			r.answer(allow)
+			lower := mkdir(t, filepath.Join(r.dir, "lower"))
+			r.file("lower/f")
+			empty := mkdir(t, filepath.Join(r.dir, "empty"))
+			for i := range c.depth {
+				at := mkdir(t, filepath.Join(r.dir, "at"+string(rune('0'+i))))
+				mountAt(t, "overlay", "overlay", at, "lowerdir="+lower+":"+empty)
+				lower = at
+			}
+			r.s.SetOpenScope([]string{"/"})
+			r.s.SetQuestions(true, true)
+			eventually(t, "all are marked", func() bool { return r.s.Stats().Superblocks == c.depth+1 })
+			sub := startSubject(t)
+			took := sub.do("openmany", filepath.Join(lower, "f"), "20")
+			st := r.s.Stats()
+			t.Logf("20 opens in %v, %d questions, %d exempt, %d rescues", took, st.Asked, st.Exempt, st.Rescues)
+			if c.depth == 1 && st.Rescues != 0 {
+				t.Errorf("an ordinary overlay needed %d rescues", st.Rescues)
+			}
+			if st.Asked < 20 {
+				t.Errorf("asked %d times", st.Asked)
+			}
+			r.stop()
+		})
 	}
 }

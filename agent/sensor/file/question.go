@@ -12,6 +12,7 @@ import (
 // answering it. It is the question's Answerer. pendings live in a fixed slab, so their number bounds what is in flight.
 type pending struct {
 	sensor *Sensor
+	group  int // the fanotify group that asks
 	q      event.Question
 	resp   unix.FanotifyResponse
 	stat   unix.Statx_t // as read before asking
@@ -36,7 +37,7 @@ func (p *pending) Answer(_ *event.Question, d event.Decision) {
 	if !d.Allow {
 		p.resp.Response = unix.FAN_DENY
 	}
-	errno := sysRespond(s.questions, &p.resp)
+	errno := sysRespond(p.group, &p.resp)
 	s.countAnswer(d, errno)
 	if d.Allow && d.CacheFile && errno == 0 && !p.early {
 		s.cache.verdict(p)
@@ -71,13 +72,13 @@ func (p *pending) Release(*event.Question) {
 		sysClose(int(p.resp.Fd))
 	}
 	s.count.pending.Add(-1)
-	if p != s.spare {
+	if p.self != 0 { // 0 is a reader's own
 		s.slab.put(p)
 	}
 }
 
-// slab is a fixed set of pendings with a lock-free free list. Safe for concurrent use by one getter and many putters; being
-// lock-free matters because the getter is the reader.
+// slab is a fixed set of pendings with a lock-free free list. Safe for concurrent use; being lock-free
+// matters because the readers use it.
 type slab struct {
 	all  []pending
 	head atomic.Uint64 // tag<<32 | index+1; the tag keeps a recycled head from being mistaken for the old one

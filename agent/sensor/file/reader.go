@@ -3,6 +3,7 @@ package file
 import (
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -17,13 +18,21 @@ const readBatch = 32
 
 const metadataSize = int(unsafe.Sizeof(unix.FanotifyEventMetadata{}))
 
-// reader is the one thread that takes questions from the kernel. It allocates only for paths it has not seen lately.
+// reader is the one thread that takes questions from one group. It allocates only for paths it has not seen lately.
 type reader struct {
-	s      *Sensor
-	buf    [readBatch]unix.FanotifyEventMetadata
-	path   [unix.PathMax + 1]byte
-	paths  interner
-	random uint32
+	s     *Sensor
+	group int
+	buf   [readBatch]unix.FanotifyEventMetadata
+	path  [unix.PathMax + 1]byte
+	paths interner
+	spare pending       // for an event beyond the slab
+	turn  atomic.Uint64 // odd while the reader is inside read(2)
+}
+
+func newReader(s *Sensor, group int) *reader {
+	r := &reader{s: s, group: group}
+	r.spare.sensor = s
+	return r
 }
 
 // run reads until the sensor stops. It occupies an operating system thread: Go's poller would put a goroutine switch, and
@@ -31,26 +40,36 @@ type reader struct {
 func (r *reader) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	s := r.s
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&r.buf[0])), readBatch*metadataSize)
-	fds := []unix.PollFd{{Fd: int32(s.questions), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
-	for !s.stopping.Load() {
-		n, errno := sysRead(s.questions, raw)
-		switch errno {
-		case 0:
-			r.batch(n)
-		case unix.EAGAIN:
+	fds := []unix.PollFd{{Fd: int32(r.group), Events: unix.POLLIN}, {Fd: int32(r.s.wake), Events: unix.POLLIN}}
+	for !r.s.stopping.Load() {
+		if !r.drain() {
 			_ = sysPoll(fds, -1)
-		case unix.EINTR:
-		case unix.EMFILE, unix.ENFILE:
-			// The kernel has refused this opener already. Make room, so that it is the only one.
-			s.count.emfile.Add(1)
-			s.head.relieve()
-			s.alarm(alarmDescriptors)
-		default:
-			s.count.readErrors.Add(1)
 		}
 	}
+}
+
+// drain makes one read and handles what it brought. It reports false when there was nothing.
+func (r *reader) drain() bool {
+	s := r.s
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&r.buf[0])), readBatch*metadataSize)
+	r.turn.Add(1)
+	n, errno := sysRead(r.group, raw)
+	r.turn.Add(1)
+	switch errno {
+	case 0:
+		r.batch(n)
+	case unix.EAGAIN:
+		return false
+	case unix.EINTR:
+	case unix.EMFILE, unix.ENFILE:
+		// The kernel has refused this opener already. Make room, so that it is the only one.
+		s.count.emfile.Add(1)
+		s.head.relieve()
+		s.alarm(alarmDescriptors)
+	default:
+		s.count.readErrors.Add(1)
+	}
+	return true
 }
 
 func (r *reader) batch(n int) {
@@ -112,8 +131,9 @@ func (r *reader) take(m *unix.FanotifyEventMetadata, kind event.Kind, now uint64
 	s := r.s
 	p = s.slab.get()
 	if p == nil {
-		p, overloaded = s.spare, true
+		p, overloaded = &r.spare, true
 	}
+	p.group = r.group
 	p.q.Reset()
 	p.q.Source = p
 	p.q.ID = s.lastID.Add(1)

@@ -58,14 +58,14 @@ type Config struct {
 // Sensor asks and tells about files. Safe for concurrent use.
 type Sensor struct {
 	cfg       Config
-	questions int // fanotify groups
+	questions int // the fanotify group of ordinary file systems' questions
+	stacked   int // the group of stacked file systems' questions: see stack.go
 	ledger    int
 	events    eventsSupport
 	wake      int // eventfd: ends the polls of all readers
 	nudge     int // eventfd: wakes the mark manager
 
 	slab    *slab
-	spare   *pending // the reader's own, for events beyond the slab
 	lastID  atomic.Uint64
 	unknown chan *pending
 	scope   atomic.Pointer[scope]
@@ -96,7 +96,7 @@ func New(cfg Config) (*Sensor, error) {
 	if err := checkWatch(cfg.Watch); err != nil {
 		return nil, err
 	}
-	s := &Sensor{cfg: cfg, questions: -1, ledger: -1, wake: -1, nudge: -1, events: eventsSupport{fd: -1},
+	s := &Sensor{cfg: cfg, questions: -1, stacked: -1, ledger: -1, wake: -1, nudge: -1, events: eventsSupport{fd: -1},
 		ready: make(chan struct{}), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
 	s.scope.Store(&scope{})
 	if err := s.open(); err != nil {
@@ -104,7 +104,6 @@ func New(cfg Config) (*Sensor, error) {
 		return nil, err
 	}
 	s.slab = newSlab(s, s.head.questions(cfg.MaxPending))
-	s.spare = &pending{sensor: s}
 	s.mounts = newMounts(s)
 	return s, nil
 }
@@ -121,6 +120,9 @@ func (s *Sensor) open() (err error) {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
 	if s.questions, err = openQuestions(); err != nil {
+		return err
+	}
+	if s.stacked, err = openQuestions(); err != nil {
 		return err
 	}
 	if s.ledger, err = openLedger(); err != nil {
@@ -163,8 +165,12 @@ func (s *Sensor) Run(ctx context.Context) error {
 		return errors.New("run the file sensor: it ran already")
 	}
 	var readers, workers sync.WaitGroup
-	r := &reader{s: s}
-	readers.Go(r.run)
+	watched := []*reader{newReader(s, s.questions), newReader(s, s.stacked)}
+	for _, r := range watched {
+		readers.Go(r.run)
+	}
+	ended := make(chan struct{})
+	workers.Go(func() { s.watchReaders(watched, ended) })
 	for range s.cfg.Workers {
 		workers.Go(s.worker)
 	}
@@ -173,17 +179,18 @@ func (s *Sensor) Run(ctx context.Context) error {
 	}
 	s.head.hold(s.wake)
 	err := s.mounts.run(ctx)
-	s.stop(&readers, &workers)
+	s.stop(&readers, &workers, ended)
 	return err
 }
 
 // stop ends everything in the order in which nobody can be left waiting: no new questions, then answers to the old ones, then
 // the group, whose closing allows what is still queued.
-func (s *Sensor) stop(readers, workers *sync.WaitGroup) {
+func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 	s.mounts.clear()
 	s.stopping.Store(true)
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	readers.Wait()
+	close(ended)
 	close(s.unknown)
 	for i := range s.slab.all {
 		s.abandon(&s.slab.all[i])
@@ -212,7 +219,7 @@ func (s *Sensor) Close() {
 }
 
 func (s *Sensor) closeAll() {
-	for _, fd := range []int{s.questions, s.events.fd, s.ledger, s.wake, s.nudge} {
+	for _, fd := range []int{s.questions, s.stacked, s.events.fd, s.ledger, s.wake, s.nudge} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

@@ -27,6 +27,7 @@ type Stats struct {
 	ReadErrors  uint64 // reads that failed because the file could not be opened for us: the kernel refused each opener
 	NearlyFull  uint64 // questions allowed at once because descriptors ran low
 	Overloaded  uint64 // questions allowed at once because too many were in flight
+	Rescues     uint64 // times a reader was stuck in the kernel and another took over
 	UnknownKind uint64 // events of a kind that was not asked for
 
 	CacheSet       uint64 // ignore marks that the kernel accepted (it silently skips files that are open for writing)
@@ -53,7 +54,7 @@ const reasonCount = 16
 type counters struct {
 	read, asked, exempt, unscoped, loaded, unloaded                                     atomic.Uint64
 	allowed, denied, late, answerErrors                                                 atomic.Uint64
-	overflow, emfile, readErrors, nearlyFull, overloaded, unknownKind                   atomic.Uint64
+	overflow, emfile, readErrors, nearlyFull, overloaded, unknownKind, rescues          atomic.Uint64
 	cacheSet, cacheTakenBack, cacheSkipped, cacheErrors, cacheDropped, flushes, ignored atomic.Uint64
 	events, eventsOwn, eventsLost, eventsUnparsed, eventsUnnamed, scans                 atomic.Uint64
 	answered                                                                            [reasonCount]atomic.Uint64
@@ -70,7 +71,7 @@ func (s *Sensor) Stats() Stats {
 		Loaded: c.loaded.Load(), Unloaded: c.unloaded.Load(), Pending: c.pending.Load(),
 		Allowed: c.allowed.Load(), Denied: c.denied.Load(), LateAnswers: c.late.Load(), AnswerErrors: c.answerErrors.Load(),
 		Overflow: c.overflow.Load(), EMFILE: c.emfile.Load(), ReadErrors: c.readErrors.Load(),
-		NearlyFull: c.nearlyFull.Load(), Overloaded: c.overloaded.Load(), UnknownKind: c.unknownKind.Load(),
+		NearlyFull: c.nearlyFull.Load(), Overloaded: c.overloaded.Load(), UnknownKind: c.unknownKind.Load(), Rescues: c.rescues.Load(),
 		CacheSet: c.cacheSet.Load(), CacheTakenBack: c.cacheTakenBack.Load(), CacheSkipped: c.cacheSkipped.Load(),
 		CacheErrors: c.cacheErrors.Load(), CacheDropped: c.cacheDropped.Load(), CacheFlushes: c.flushes.Load(),
 		Ignored: c.ignored.Load(),

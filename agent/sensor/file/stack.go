@@ -1,0 +1,75 @@
+package file
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// To read a question is to have the kernel open its file for us. On a stacked file system (overlayfs) that open opens the
+// file below, which can be a question again, asked in the reader's own name and waiting for the reader: a deadlock, seen on
+// 6.18 with an overlay and its lower file system both marked in one group. So stacked file systems are marked in a group of
+// their own, with a reader of its own; the questions it makes below are read, and allowed as the platform's, by the other
+// reader. Each superblock is marked in one group only, so no question is asked by both and neither hides one from the other.
+//
+// That leaves stacks upon stacks, and whatever else may one day block the kernel's open (a server, a driver): a reader that
+// stays inside one read is noticed, and substitutes read on until it comes back.
+
+var stackedTypes = map[string]struct{}{"overlay": {}, "ecryptfs": {}, "aufs": {}, "unionfs": {}, "shiftfs": {}, "wrapfs": {}}
+
+// groupOf returns the group in which file systems of this type are marked.
+func (s *Sensor) groupOf(fsType string) int {
+	if _, ok := stackedTypes[fsType]; ok {
+		return s.stacked
+	}
+	return s.questions
+}
+
+const (
+	stuckAfter     = 25 * time.Millisecond // a read that does not wait takes microseconds
+	maxSubstitutes = 16
+)
+
+// watchReaders looks for stuck readers until the channel is closed.
+func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
+	var substitutes sync.WaitGroup
+	defer substitutes.Wait()
+	slots := make(chan struct{}, maxSubstitutes)
+	last := make([]uint64, len(readers))
+	tick := time.NewTicker(stuckAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		for i, r := range readers {
+			turn := r.turn.Load()
+			stuck := turn == last[i] && turn%2 == 1
+			last[i] = turn
+			if !stuck {
+				continue
+			}
+			select {
+			case slots <- struct{}{}:
+				substitutes.Go(func() {
+					s.substitute(r.group)
+					<-slots
+				})
+			default:
+			}
+		}
+	}
+}
+
+// substitute reads what is waiting in the group, once.
+func (s *Sensor) substitute(group int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s.count.rescues.Add(1)
+	s.alarm(alarmStuck)
+	r := newReader(s, group)
+	for r.drain() {
+	}
+}
