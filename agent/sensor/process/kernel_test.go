@@ -2,7 +2,6 @@ package process
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"testing"
@@ -18,7 +17,7 @@ import (
 )
 
 func quiet(emit func(*event.Event)) Config {
-	return Config{Emit: emit, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Health: health.NewRegistry()}
+	return Config{Emit: emit, Log: slog.New(slog.DiscardHandler), Health: health.NewRegistry()}
 }
 
 // A closed sensor leaves no program, map or link in the kernel.

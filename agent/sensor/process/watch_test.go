@@ -2,7 +2,6 @@ package process_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -38,7 +37,7 @@ func start(t testing.TB, cfg process.Config) *watch {
 func startPaused(t testing.TB, cfg process.Config) *watch {
 	t.Helper()
 	w := &watch{health: health.NewRegistry(), wake: make(chan struct{}, 1)}
-	cfg.Health, cfg.Log, cfg.Emit = w.health, slog.New(slog.NewTextHandler(io.Discard, nil)), w.emit
+	cfg.Health, cfg.Log, cfg.Emit = w.health, slog.New(slog.DiscardHandler), w.emit
 	s, err := process.New(cfg)
 	if err != nil {
 		t.Fatal(err)
