@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 		subject()
 		return
 	}
+	if dir := os.Getenv(envHolder); dir != "" {
+		holdForEver(dir)
+	}
 	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
 		leakcheck.Main(m)
 	}

@@ -308,3 +308,10 @@ func (r *rig) event(k event.Kind, path string) *event.Event {
 	})
 	return found
 }
+
+// mallocs returns how many objects this process has allocated.
+func mallocs() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
+}
