@@ -14,8 +14,8 @@ const (
 	lastRetry   = 16 * time.Millisecond
 )
 
-// What the window charges beside payload. Events and questions share a socket's buffer (208 KiB by default), in which a
-// datagram weighs about 1 KiB more than its content; the window must leave room for questions.
+// What the window charges beside payload. Events and questions share a socket's buffer, in which a datagram weighs about
+// 1 KiB more than its content; the window must leave room for questions.
 const (
 	frameOverhead    = 32
 	datagramOverhead = 1 << 10
@@ -85,6 +85,7 @@ func (f *flusher) drain() error {
 			}
 			c.mu.Lock()
 			c.queue.skip(1)
+			c.inflight.top = max(c.inflight.top, gap.to) // a product may acknowledge that it knows
 			c.mu.Unlock()
 			continue
 		}

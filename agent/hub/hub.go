@@ -19,7 +19,7 @@ type Config struct {
 
 	QueueEvents int // events waiting for one product; default 16,384
 	QueueBytes  int // their payload; default 16 MiB
-	WindowBytes int // the same in bytes, the socket's overhead included; default 96 KiB, less than half a socket's buffer
+	WindowBytes int // the same in bytes, the socket's overhead included; default 256 KiB, a fraction of the link's buffer
 	Window      int // events sent and not acknowledged; default 8,192
 	FindingRate int // findings per second and product, with bursts of ten times as many; default 100
 
@@ -36,7 +36,7 @@ const (
 	DefaultQueueEvents = 16 << 10
 	DefaultQueueBytes  = 16 << 20
 	DefaultWindow      = 8 << 10
-	DefaultWindowBytes = 96 << 10
+	DefaultWindowBytes = 256 << 10
 	DefaultFindingRate = 100
 )
 

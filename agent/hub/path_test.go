@@ -39,6 +39,8 @@ type path struct {
 	hub    *hub.Hub
 	engine *verdict.Engine
 	file   *os.File
+
+	published int
 }
 
 func newPath(tb testing.TB, deadline time.Duration, outcome func(*event.Event)) *path {
@@ -132,7 +134,7 @@ func (p *path) serve(name string, fd int) (wait func()) {
 	if err != nil {
 		p.tb.Fatal(err)
 	}
-	client.Subscribe(hub.Subscription{Questions: event.KindsOf(event.Exec)})
+	client.Subscribe(hub.Subscription{Events: event.KindsOf(event.Exit), Questions: event.KindsOf(event.Exec)})
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -159,7 +161,10 @@ func answerAll(fd int, delay time.Duration, reply func(seq uint64) uint16) {
 		if err != nil || n == 0 {
 			return
 		}
-		h, _, _, err := productv1.Next(buf[:n])
+		h, _, rest, err := productv1.Next(buf[:n])
+		if err == nil && h.Kind == productv1.FrameEvent {
+			acknowledge(fd, h.Seq, rest, out)
+		}
 		if err != nil || h.Kind != productv1.FrameQuestion {
 			continue
 		}
@@ -171,6 +176,20 @@ func answerAll(fd int, delay time.Duration, reply func(seq uint64) uint16) {
 		}
 		late.Go(func() { answerLater(fd, answer, delay) })
 	}
+}
+
+// acknowledge walks over a datagram of events and acknowledges the last one.
+func acknowledge(fd int, seq uint64, rest, out []byte) {
+	for len(rest) > 0 {
+		h, _, more, err := productv1.Next(rest)
+		if err != nil {
+			return
+		}
+		seq, rest = h.Seq, more
+	}
+	ack := productv1.Header{Length: productv1.HeaderSize, Kind: productv1.FrameAck, Seq: seq}
+	ack.Put(out)
+	_, _ = unix.Write(fd, out)
 }
 
 func answerLater(fd int, answer productv1.Header, delay time.Duration) {
@@ -237,6 +256,7 @@ func TestManyOpenersFourProducts(t *testing.T) {
 			}
 		}
 	})
+	stalled := watchTimers()
 	var worst, denied atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -279,20 +299,46 @@ func TestManyOpenersFourProducts(t *testing.T) {
 	if deaths.Load() == 0 || s.Products[2].Degradations == 0 {
 		t.Errorf("%d deaths; late product: %+v", deaths.Load(), s.Products[2])
 	}
-	if d := time.Duration(worst.Load()); d > deadline {
-		t.Errorf("the slowest verdict took %v, the deadline is %v", d, deadline)
+	// On a starved machine timers and threads are late, and so is whoever waits for them: once for the budget's end, once
+	// for the opener to hear of it.
+	stall := stalled()
+	if d := time.Duration(worst.Load()); d > deadline+2*stall {
+		t.Errorf("the slowest verdict took %v, the deadline is %v, timers were up to %v late", d, deadline, stall)
 	}
-	t.Logf("slowest verdict %v, %d deaths, allowed %v", time.Duration(worst.Load()), deaths.Load(), s.Allowed)
+	t.Logf("slowest verdict %v, timers up to %v late, %d deaths, allowed %v", time.Duration(worst.Load()), stall, deaths.Load(), s.Allowed)
+}
+
+// watchTimers measures by how much a timer is late at worst until the returned function is called.
+func watchTimers() (stop func() time.Duration) {
+	const every = 2 * time.Millisecond
+	quit, worst := make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		var late time.Duration
+		for {
+			start := time.Now()
+			select {
+			case <-quit:
+				worst <- late
+				return
+			case <-time.After(every):
+				late = max(late, time.Since(start)-every)
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(quit)
+		return <-worst
+	}
 }
 
 func waitUntil(tb testing.TB, cond func() bool) {
 	tb.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
 		if <-tick.C; time.Now().After(deadline) {
-			tb.Fatal("it did not happen within 10 s")
+			tb.Fatal("it did not happen within a minute")
 		}
 	}
 }
@@ -351,6 +397,46 @@ func BenchmarkRoundTrip(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkEvents is Publish to products in processes of their own; "delivered" is the part that was not dropped.
+func BenchmarkEvents(b *testing.B) {
+	for _, n := range []int{1, 4} {
+		b.Run(fmt.Sprintf("products_%d", n), func(b *testing.B) {
+			p := newPath(b, time.Second, nil)
+			for i := range n {
+				p.fork(fmt.Sprint("p", i))
+			}
+			e := event.Event{Kind: event.Exit, Process: sampleProcess, Exit: &event.ExitDetail{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				for p.full() {
+					runtime.Gosched()
+				}
+				p.hub.Publish(&e)
+			}
+			var sent, made uint64
+			for _, c := range p.hub.Stats().Clients {
+				sent, made = sent+c.Sent+uint64(c.Queued), made+c.Events
+			}
+			b.ReportMetric(float64(sent)/float64(made), "delivered")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "M/s")
+		})
+	}
+}
+
+// full reports, now and then, whether a queue is nearly full.
+func (p *path) full() bool {
+	if p.published++; p.published%1024 != 0 {
+		return false
+	}
+	for _, c := range p.hub.Stats().Clients {
+		if c.Queued > hub.DefaultQueueEvents/2 {
+			p.published--
+			return true
+		}
+	}
+	return false
 }
 
 // fork starts a product in a process of its own.
