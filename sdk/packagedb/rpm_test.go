@@ -15,7 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const spec = `Name: bailey-tiny
+const spec = `%%global __os_install_post %%{nil}
+%%global _binary_payload w0.gzdio
+AutoReqProv: no
+Name: bailey-tiny
 Version: 1.2
 Release: 3
 Epoch: 4
@@ -29,7 +32,7 @@ mkdir -p %%{buildroot}/usr/bin %%{buildroot}/etc %%{buildroot}/usr/share/many
 echo tool > %%{buildroot}/usr/bin/bailey-tiny
 ln -s bailey-tiny %%{buildroot}/usr/bin/bailey-link
 echo conf > %%{buildroot}/etc/bailey-tiny.conf
-for i in $(seq 1 %d); do echo $i > %%{buildroot}/usr/share/many/file-with-a-name-$i; done
+cd %%{buildroot}/usr/share/many && seq 1 %d | awk '{ f = "file-with-a-name-" $1; print > f; close(f) }'
 %%files
 %%attr(755, root, root) /usr/bin/bailey-tiny
 /usr/bin/bailey-link

@@ -110,15 +110,25 @@ func Stat(fd int) (Identity, *unix.Stat_t, error) {
 	return Identity{Dev: st.Dev, Ino: st.Ino, CTime: st.Ctim.Nano(), Size: st.Size}, &st, nil
 }
 
+// Known returns remembered digests, nil if there are none; it never waits.
+func (c *Cache) Known(id Identity, want packagedb.Algorithm) *Sums {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sums[id]
+	if s == nil || (want != packagedb.NoDigest && s.Of(want) == nil) {
+		return nil
+	}
+	c.stats.Hits++
+	return s
+}
+
 // Sums returns the file's SHA-256 and its digest by want. When ctx ends first it returns ctx's cause, reads the file to
 // its end in the background on a descriptor of its own, and has the answer for the next one who asks.
 func (c *Cache) Sums(ctx context.Context, fd int, id Identity, want packagedb.Algorithm) (*Sums, error) {
-	c.mu.Lock()
-	if s := c.sums[id]; s != nil && (want == packagedb.NoDigest || s.Of(want) != nil) {
-		c.stats.Hits++
-		c.mu.Unlock()
+	if s := c.Known(id, want); s != nil {
 		return s, nil
 	}
+	c.mu.Lock()
 	f := c.inflight[id]
 	if f != nil && (want == packagedb.NoDigest || want == packagedb.SHA256 || f.want == want) {
 		c.stats.Shared++

@@ -1,0 +1,9 @@
+package critical
+
+import (
+	"testing"
+
+	"bailey/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }

@@ -1,0 +1,9 @@
+package packagedb
+
+import (
+	"testing"
+
+	"bailey/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
