@@ -23,7 +23,7 @@ func TestInstall_a_bad_folder_leaves_nothing(t *testing.T) {
 		spoil      func(t *testing.T, dir string)
 	}{
 		{"no_manifest", "no file manifest.toml", func(t *testing.T, dir string) { remove(t, dir, "manifest.toml") }},
-		{"bad_manifest", "manifest.toml:1:1: nmae: unknown key", func(t *testing.T, dir string) { put(t, filepath.Join(dir, "manifest.toml"), "nmae = \"x\"\n", 0o644) }},
+		{"bad_manifest", "manifest.toml:1:1: title: unknown key", func(t *testing.T, dir string) { put(t, filepath.Join(dir, "manifest.toml"), "title = \"x\"\n", 0o644) }},
 		{"manifest_is_a_link", "no file manifest.toml", func(t *testing.T, dir string) {
 			if err := os.Rename(filepath.Join(dir, "manifest.toml"), filepath.Join(dir, "m")); err != nil {
 				t.Fatal(err)

@@ -94,7 +94,7 @@ func (l *logFile) pump(r io.Reader, stream string) error {
 		}
 		if flooded > floodPace/100 {
 			flooded = 0
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return first

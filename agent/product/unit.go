@@ -190,8 +190,12 @@ func (u *unit) setEnabled(run bool) error {
 	u.record, u.wanted = r, run
 	failed := u.status.State == Failed
 	u.mu.Unlock()
-	if failed && run && watched {
-		u.set(Starting, "")
+	if failed && watched { // the watcher is asleep until the nudge, so that the state is this caller's
+		next := Stopped
+		if run {
+			next = Starting
+		}
+		u.set(next, "")
 	}
 	u.nudge()
 	return nil
@@ -256,8 +260,10 @@ func (u *unit) settled(run bool) bool {
 		return run
 	case Stopped:
 		return !run
-	case Failed, Waiting:
-		return u.wanted == run && (run || u.status.State == Failed)
+	case Waiting:
+		return run && u.wanted
+	case Failed:
+		return true // nothing of it runs, and nothing will by itself
 	}
 	return false
 }

@@ -154,7 +154,7 @@ func (g *Group) Kill() error {
 		if frozen {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	if frozen {
 		return g.Freeze(false)
@@ -174,7 +174,7 @@ func (g *Group) Remove() error {
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(wait)
+		<-time.After(wait)
 	}
 }
 

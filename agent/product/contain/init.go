@@ -2,6 +2,7 @@ package contain
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -74,15 +75,22 @@ func runInit(s *Spec, st status, specFD int) int {
 	}
 	closeProductEnds(specFD + 2)
 	st.send(message{Started: pid})
-	go dieWithAgent(specFD + 3)
 	go func() {
 		for sig := range signals {
 			_ = unix.Kill(pid, sig.(unix.Signal)) // it may be gone already
 		}
 	}()
-	exit := reap(pid)
-	st.send(message{Exit: &exit})
-	return 0
+	ended := make(chan Exit, 1)
+	gone := make(chan struct{})
+	go func() { ended <- reap(pid) }()
+	go func() { defer close(gone); awaitAgentsEnd(specFD + 3) }()
+	select {
+	case exit := <-ended:
+		st.send(message{Exit: &exit})
+		return 0
+	case <-gone:
+		return exitFailed
+	}
 }
 
 func startProduct(s *Spec, socket int) (int, error) {
@@ -115,13 +123,12 @@ func closeProductEnds(socket int) {
 	_ = unix.Close(null)
 }
 
-// dieWithAgent ends the whole namespace when the agent's end of the pipe closes.
-func dieWithAgent(fd int) {
+// awaitAgentsEnd returns when the agent's end of the pipe is closed: by the kernel, if nobody else could.
+func awaitAgentsEnd(fd int) {
 	var b [1]byte
 	for {
-		_, err := unix.Read(fd, b[:])
-		if err != unix.EINTR && err != unix.EAGAIN {
-			os.Exit(exitFailed)
+		if _, err := unix.Read(fd, b[:]); !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return
 		}
 	}
 }
@@ -132,7 +139,7 @@ func reap(product int) Exit {
 		var ws unix.WaitStatus
 		pid, err := unix.Wait4(-1, &ws, 0, nil)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return Exit{Code: exitFailed}
 		case pid == product && ws.Signaled():

@@ -2,6 +2,7 @@ package contain
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -77,7 +78,7 @@ func readSpec(fd int) (*Spec, error) {
 	for len(b) < maxSpec {
 		b = slices.Grow(b, 4096)
 		n, err := unix.Read(fd, b[len(b):cap(b)])
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

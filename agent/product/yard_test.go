@@ -1,0 +1,252 @@
+package product_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bailey/agent/event"
+	"bailey/agent/health"
+	"bailey/agent/product"
+	"bailey/internal/leakcheck"
+	"bailey/internal/roottest"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// testUIDs are this process's own, so that it can count the processes of a product beside a running agent.
+var testUIDs = uint32(1_950_000_000 + 2048*(os.Getpid()%4096))
+
+// programs builds the hostile product and the helper once per run; both static, whatever the test binary is.
+var programs = sync.OnceValues(func() (map[string]string, error) {
+	dir, err := os.MkdirTemp("", "programs")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	out := make(map[string]string)
+	for _, name := range []string{"probe", "helper"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./contain/testdata/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w: %s", name, err, text)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		out[name] = string(b)
+	}
+	return out, nil
+})
+
+// host keeps sockets open and notices when products hang up.
+type host struct {
+	mu        sync.Mutex
+	instances []product.Instance
+	sessions  map[string]*session
+}
+
+type session struct {
+	fd   int
+	done chan struct{}
+	once sync.Once
+	err  error
+}
+
+func (h *host) Connect(inst product.Instance, sock int) (product.Session, error) {
+	s := &session{fd: sock, done: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.instances = append(h.instances, inst)
+	h.sessions[inst.Name] = s
+	go func() {
+		b := make([]byte, 16)
+		for {
+			n, err := unix.Read(sock, b)
+			if n <= 0 && err != unix.EINTR {
+				s.end(nil)
+				return
+			}
+		}
+	}()
+	return s, nil
+}
+
+func (s *session) end(err error)         { s.once.Do(func() { s.err = err; close(s.done) }) }
+func (s *session) Stop(time.Time)        { _, _ = unix.Write(s.fd, []byte("stop")) }
+func (s *session) Done() <-chan struct{} { return s.done }
+func (s *session) Err() error            { return s.err }
+func (s *session) Close() {
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	<-s.done
+	_ = unix.Close(s.fd)
+}
+
+func (h *host) last(name string) (product.Instance, *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, i := range slices.Backward(h.instances) {
+		if i.Name == name {
+			return i, h.sessions[name]
+		}
+	}
+	return product.Instance{}, nil
+}
+
+// yard is one agent's products under test.
+type yard struct {
+	t      *testing.T
+	base   string
+	cfg    product.Config
+	m      *product.Manager
+	host   *host
+	health *health.Registry
+	stop   func()
+
+	mu     sync.Mutex
+	events []event.ProductDetail
+}
+
+func newYard(t *testing.T, change func(*product.Config)) *yard {
+	t.Helper()
+	roottest.Require(t, "products run as users of their own")
+	y := &yard{t: t, base: t.TempDir(), host: &host{sessions: map[string]*session{}}, health: health.NewRegistry(), stop: func() {}}
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper := filepath.Join(y.base, "helper")
+	put(t, helper, built["helper"], 0o755)
+	y.cfg = product.Config{
+		State: filepath.Join(y.base, "state"), Run: filepath.Join(y.base, "run"), Host: y.host, Health: y.health, Log: slog.New(slog.DiscardHandler),
+		UIDBase: testUIDs, Helper: []string{helper}, StopTimeout: time.Second, Poll: 50 * time.Millisecond,
+		Backoff: product.Backoff{First: 10 * time.Millisecond, Longest: 50 * time.Millisecond, Crashes: 4, CrashesFor: time.Minute},
+		Emit: func(e *event.Event) {
+			y.mu.Lock()
+			defer y.mu.Unlock()
+			y.events = append(y.events, *e.Product)
+		},
+	}
+	if change != nil {
+		change(&y.cfg)
+	}
+	y.open()
+	t.Cleanup(func() { y.stop() })
+	return y
+}
+
+func (y *yard) open() {
+	y.t.Helper()
+	m, err := product.New(y.cfg)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.m = m
+}
+
+// run starts the manager; stop ends it and checks that it left nothing.
+func (y *yard) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- y.m.Run(ctx) }()
+	y.eventually("the manager runs", func() bool {
+		return slices.ContainsFunc(y.health.List(), func(e health.Entry) bool { return e.Component == "containment.limits" })
+	})
+	y.stop = func() {
+		y.stop = func() {}
+		cancel()
+		if err := <-done; err != nil {
+			y.t.Errorf("run: %v", err)
+		}
+	}
+}
+
+func (y *yard) eventually(what string, f func() bool) {
+	y.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if f() {
+			return
+		}
+		select { // real processes: there is no clock to fake
+		case <-y.t.Context().Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	y.t.Fatalf("never: %s; %+v", what, y.m.List())
+}
+
+func put(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// folder makes a product folder whose program runs the given attempt.
+func (y *yard) folder(name, version, attempt, more string) string {
+	y.t.Helper()
+	built, err := programs()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	dir := filepath.Join(y.base, "folders", name+"-"+version)
+	words := strings.Fields(attempt)
+	put(y.t, filepath.Join(dir, "probe"), built["probe"], 0o755)
+	put(y.t, filepath.Join(dir, "manifest.toml"), fmt.Sprintf("name = %q\nversion = %q\n[run]\ncommand = [\"./probe\", \"%s\"]\n%s", name, version, strings.Join(words, `", "`), more), 0o644)
+	return dir
+}
+
+func approve(product.Request) error { return nil }
+
+func (y *yard) install(name, version, attempt, more string) product.View {
+	y.t.Helper()
+	v, err := y.m.Install(y.t.Context(), y.folder(name, version, attempt, more), approve)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return v
+}
+
+func (y *yard) show(name string) product.View {
+	y.t.Helper()
+	v, err := y.m.Show(name)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return v
+}
+
+func (y *yard) healthOf(component string) health.Entry {
+	for _, e := range y.health.List() {
+		if e.Component == component {
+			return e
+		}
+	}
+	return health.Entry{}
+}
+
+func (y *yard) logText(name string) string {
+	y.t.Helper()
+	var b strings.Builder
+	if err := y.m.Logs(y.t.Context(), name, false, func(p []byte) error { b.Write(p); return nil }); err != nil {
+		y.t.Fatal(err)
+	}
+	return b.String()
+}
