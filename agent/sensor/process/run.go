@@ -22,6 +22,8 @@ const (
 	checkInterval = time.Second
 	// promptFor is how long the kernel wakes the reader for each record after somebody missed a process.
 	promptFor = 10 * time.Second
+	// forgiveLoss is how long after the last loss the sensor counts as whole again.
+	forgiveLoss = 10 * time.Minute
 	// checkEvery is the number of records after which it is seen whether a check is due, if they never pause.
 	checkEvery = 1024
 )
@@ -131,6 +133,10 @@ func (s *Sensor) repair() {
 	}
 	lost := counts.LostExecs + counts.LostForks + counts.LostExits + counts.LostScratch + s.kernel.recursions()
 	if lost == s.lost {
+		if !s.lostAt.IsZero() && time.Since(s.lostAt) > forgiveLoss {
+			s.lostAt = time.Time{}
+			s.whole()
+		}
 		return
 	}
 	s.cfg.Health.Set(health.Entry{
@@ -138,7 +144,7 @@ func (s *Sensor) repair() {
 		Summary: fmt.Sprintf("%d process events were lost since the agent started: the ring buffer was full", lost),
 		Remedy:  "give the agent more processor time, or a larger ring buffer",
 	})
-	s.lost = lost
+	s.lost, s.lostAt = lost, time.Now()
 	s.emitted.rescans.Add(1)
 	if err := s.rescan(); err != nil {
 		s.cfg.Log.Error("process sensor cannot repair its tree", "err", err)

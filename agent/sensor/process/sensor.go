@@ -27,7 +27,7 @@ type Config struct {
 	Health *health.Registry
 
 	// NeverAsk says whether a process, just found or after an exec, runs a program that must never wait for a verdict.
-	// Called on the sensor's thread; nil means none.
+	// Called on the sensor's thread; it must not call the sensor. nil means none.
 	NeverAsk func(*event.Process) bool
 
 	RingBytes    uint32        // size of the ring buffer, a power of two; default 8 MiB
@@ -49,6 +49,7 @@ type Sensor struct {
 
 	emitted counters
 	lost    uint64      // the kernel's losses when the tree was last read anew; of Run's goroutine
+	lostAt  time.Time   // when that was, zero when it was long ago
 	missed  atomic.Bool // somebody needed a process that the tree did not have yet
 }
 
@@ -99,8 +100,12 @@ func (s *Sensor) open() error {
 	if err := s.scan(); err != nil {
 		return err
 	}
-	s.cfg.Health.Set(health.Entry{Component: Component, Status: health.OK, Summary: "every exec, fork and exit is seen by BPF programs in the kernel"})
+	s.whole()
 	return nil
+}
+
+func (s *Sensor) whole() {
+	s.cfg.Health.Set(health.Entry{Component: Component, Status: health.OK, Summary: "every exec, fork and exit is seen by BPF programs in the kernel"})
 }
 
 func (s *Sensor) degrade(refused error) {
