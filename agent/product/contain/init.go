@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"unsafe"
 
@@ -74,6 +75,7 @@ func runInit(s *Spec, st status, specFD int) int {
 		return exitFailed
 	}
 	closeProductEnds(specFD + 2)
+	debug.FreeOSMemory() // what the packages of this program made at its start is garbage here
 	st.send(message{Started: pid})
 	go func() {
 		for sig := range signals {
