@@ -19,7 +19,7 @@ import (
 func TestNothingIsLostSilently(t *testing.T) {
 	t.Parallel()
 	h, _ := newHub(t, func(c *Config) { c.Window, c.QueueEvents, c.WindowBytes = 40, 64, 8<<10 })
-	const products, publishers, each = 6, 3, 3000
+	const products, publishers, each = 6, 3, 1500
 	clients := make([]*Client, products)
 	wires := make([]*wire, products)
 	kinds := event.KindsOf(event.Exec, event.Exit, event.CloseWrite)

@@ -40,7 +40,10 @@ func (e *Engine) Ask(q *event.Question) {
 		e.tell(q, v, within, d, now)
 		return
 	}
-	k := keyOf(q, time.Now().UnixNano())
+	var k key
+	if !e.cfg.NoCache {
+		k = keyOf(q, time.Now().UnixNano())
+	}
 	if k.valid() && e.fromCache(q, k, epoch, &b, now) {
 		return
 	}

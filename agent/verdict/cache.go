@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"bailey/agent/event"
 )
@@ -16,14 +17,22 @@ type key struct {
 	kind     event.Kind
 }
 
-// racy is how long after a file's last change its ctime may equal that of a later change: the kernel stamps files with the
-// time of its last tick (at most 10 ms ago before multigrain timestamps of 6.13); ten times that for good measure.
-const racy = 100e6
+// How long after a file's last change its ctime may equal that of a later change. The kernel stamps files with the time of
+// its last tick (at most 10 ms ago before the multigrain timestamps of 6.13), ten times that for good measure; file systems
+// that keep whole seconds only, or even ones (vfat, ext4 with small inodes), are known by their ctime.
+const (
+	racy       = 100 * time.Millisecond
+	racyCoarse = 2100 * time.Millisecond
+)
 
 // keyOf returns q's key; the zero key when the file's identity is unknown or too young to tell from a later one.
 func keyOf(q *event.Question, wall int64) key {
 	f := &q.File
-	if f.Ino == 0 || wall-f.CTime < racy {
+	margin := racy
+	if f.CTime%int64(time.Second) == 0 {
+		margin = racyCoarse
+	}
+	if f.Ino == 0 || wall-f.CTime < int64(margin) {
 		return key{}
 	}
 	return key{dev: f.Dev, ino: f.Ino, ctime: f.CTime, size: f.Size, kind: q.Kind}

@@ -34,6 +34,7 @@ type Config struct {
 	Probation        time.Duration                // how long a degraded product must miss nothing to return; default 30 s
 	MaxInFlight      int                          // default 4096; beyond it on_miss counts for all at once
 	CacheSize        int                          // verdicts in the agent's own cache; default 65,536
+	NoCache          bool                         // ask every time: no cache, no ignore marks, no sharing
 
 	// Critical reports whether a file is in the critical set; called on the reader's thread. Default: none is.
 	Critical func(*event.File) bool
