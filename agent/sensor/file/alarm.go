@@ -2,6 +2,7 @@ package file
 
 import (
 	"fmt"
+	"time"
 
 	"bailey/agent/health"
 )
@@ -13,6 +14,9 @@ const (
 	alarmEvents
 	alarmStuck
 )
+
+// alarmLinger is how long trouble with the questions stays in the health registry after it was last seen.
+const alarmLinger = 10 * time.Minute
 
 // alarm records that something must be reported, without waiting; the mark manager's goroutine reports it.
 func (s *Sensor) alarm(bit uint32) {
@@ -34,6 +38,11 @@ func (s *Sensor) raise() {
 		s.report(componentQuestions, health.Degraded,
 			fmt.Sprintf("Opening a file for a question blocked its reader; others took over %d times.", s.count.rescues.Load()),
 			"Look for file systems stacked on stacked ones (findmnt -t overlay), or served by a process that hangs, in the watched set.")
+	}
+	if alarms&(alarmOverflow|alarmStuck) != 0 {
+		s.troubled = time.Now()
+	} else if time.Since(s.troubled) > alarmLinger {
+		s.report(componentQuestions, health.OK, "Questions are read as they come.", "")
 	}
 	if alarms&alarmEvents != 0 {
 		s.report(componentEvents, health.Degraded,

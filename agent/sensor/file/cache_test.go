@@ -165,7 +165,7 @@ func TestStoreThroughSharedMapping(t *testing.T) {
 
 // The race: the product decides about v1, a writer writes v2, and only then the mark is added.
 func TestWrittenBetweenDecisionAndMark(t *testing.T) {
-	for _, how := range []string{"write", "store_and_unmap", "same_tick"} {
+	for _, how := range []string{"write", "truncate", "store_and_unmap", "same_tick"} {
 		t.Run(how, func(t *testing.T) {
 			r := newRig(t, "")
 			r.s.SetOpenScope([]string{r.dir})
@@ -193,6 +193,8 @@ func TestWrittenBetweenDecisionAndMark(t *testing.T) {
 						for i := 0; i < 1000 && r.closes(q) == before; i++ {
 							<-time.After(time.Millisecond)
 						}
+					case "truncate": // by name: nothing is opened, so no close is told
+						writer.do("truncate", path)
 					default:
 						writer.do("write", path)
 					}

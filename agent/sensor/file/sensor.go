@@ -77,6 +77,7 @@ type Sensor struct {
 	stopping atomic.Bool
 	ready    chan struct{}
 	alarms   atomic.Uint32
+	troubled time.Time // when the questions last gave an alarm; the mark manager's
 	ran      atomic.Bool
 }
 

@@ -67,9 +67,11 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 func (s *Sensor) substitute(group int) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	s.count.rescues.Add(1)
-	s.alarm(alarmStuck)
 	r := newReader(s, group)
-	for r.drain() {
+	for first := true; r.drain(); first = false {
+		if first {
+			s.count.rescues.Add(1)
+			s.alarm(alarmStuck)
+		}
 	}
 }
