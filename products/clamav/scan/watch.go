@@ -77,7 +77,8 @@ func (w *watcher) run(ctx context.Context, tell report) {
 		wasDown := w.set(err != nil)
 		switch {
 		case err != nil && !wasDown:
-			tell(ruleAway, "clamd does not answer, files are not scanned: "+err.Error(), sdk.High, true)
+			// What was clean stays clean, and cached: asking again could only get answers without a scan.
+			tell(ruleAway, "clamd does not answer, files are not scanned: "+err.Error(), sdk.High, false)
 		case err == nil && wasDown:
 			w.renew(time.Time{})
 			tell(ruleBack, "clamd answers again: "+now.version, sdk.Info, true)
