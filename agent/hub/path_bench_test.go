@@ -13,12 +13,10 @@ import (
 
 	"bailey/agent/event"
 	"bailey/agent/hub"
+	"bailey/internal/leakcheck"
 
 	"golang.org/x/sys/unix"
 )
-
-func (o *opener) Answer(_ *event.Question, d event.Decision) { o.done <- d }
-func (o *opener) Release(*event.Question)                    { o.release.Add(1) }
 
 // relay asks the next question on the thread that answered the last one, as often as it is told: nothing but the round
 // trip is in the measured time.
@@ -174,5 +172,5 @@ func TestMain(m *testing.M) {
 		answerAll(3, 0, allow)
 		return
 	}
-	os.Exit(m.Run())
+	leakcheck.Main(m)
 }

@@ -99,11 +99,13 @@ func (p *path) start(name string, delay time.Duration, reply func(seq uint64) ui
 		answerAll(theirs, delay, reply)
 	}()
 	stop := p.serve(name, ours)
-	return func() {
+	kill = sync.OnceFunc(func() {
 		_ = unix.Shutdown(theirs, unix.SHUT_RDWR)
 		<-ended
 		stop()
-	}
+	})
+	p.tb.Cleanup(kill)
+	return kill
 }
 
 func (p *path) pair() (ours, theirs int) {
@@ -199,6 +201,9 @@ type opener struct {
 	done    chan event.Decision
 	release atomic.Int32
 }
+
+func (o *opener) Answer(_ *event.Question, d event.Decision) { o.done <- d }
+func (o *opener) Release(*event.Question)                    { o.release.Add(1) }
 
 func (o *opener) question(p *path, ino uint64) *event.Question {
 	q := new(event.Question)

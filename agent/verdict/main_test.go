@@ -1,0 +1,9 @@
+package verdict
+
+import (
+	"testing"
+
+	"bailey/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
