@@ -18,36 +18,43 @@ import (
 	"bailey/agent/event"
 	"bailey/agent/health"
 	"bailey/agent/product"
+	"bailey/agent/product/contain/testdata/probe"
 	"bailey/internal/leakcheck"
 	"bailey/internal/roottest"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+func TestMain(m *testing.M) {
+	if code, ok := probe.Role(os.Args); ok {
+		os.Exit(code)
+	}
+	leakcheck.Main(m)
+}
 
 // testUIDs are this process's own, so that it can count the processes of a product beside a running agent.
 var testUIDs = uint32(1_950_000_000 + 2048*(os.Getpid()%4096))
 
-// programs builds the hostile product and the helper once per run; both static, whatever the test binary is.
+// programs builds the hostile product and the helper once per run. Where there is no go command, as in a test machine, this
+// test binary is both: it is static there.
 var programs = sync.OnceValues(func() (map[string]string, error) {
-	dir, err := os.MkdirTemp("", "programs")
+	out, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	out := make(map[string]string)
-	for _, name := range []string{"probe", "helper"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./contain/testdata/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build %s: %w: %s", name, err, text)
-		}
-		b, err := os.ReadFile(filepath.Join(dir, name))
+	if _, err := exec.LookPath("go"); err == nil {
+		dir, err := os.MkdirTemp("", "programs")
 		if err != nil {
 			return nil, err
 		}
-		out[name] = string(b)
+		defer func() { _ = os.RemoveAll(dir) }()
+		out = filepath.Join(dir, "hostile")
+		cmd := exec.Command("go", "build", "-o", out, "./contain/testdata/hostile")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build the hostile product: %w: %s", err, text)
+		}
 	}
-	return out, nil
+	b, err := os.ReadFile(out)
+	return map[string]string{"probe": string(b), "helper": string(b)}, err
 })
 
 // host keeps sockets open and notices when products hang up.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -237,7 +238,10 @@ func TestSetuid_control(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command("setpriv", "--reuid", fmt.Sprint(testUID), "--clear-groups", path, "identity").CombinedOutput()
+	cmd := exec.Command(path, "identity")
+	cmd.Args[0] = "probe"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: testUID, Gid: testUID}}
+	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), fmt.Sprintf("Uid: %d 0 0 0", testUID)) {
 		t.Fatalf("uncontained, a setuid program must gain root: %v: %s", err, out)
 	}

@@ -16,30 +16,33 @@ import (
 
 	"bailey/agent/product/cgroup"
 	"bailey/agent/product/contain"
+	"bailey/agent/product/contain/testdata/probe"
 	"bailey/internal/roottest"
 )
 
 const testUID = 1_900_012_345
 
-// programs are the hostile product and the helper: static, whatever the test binary is.
-type programs struct{ probe, helper string }
-
-// build makes them once per run; TestMain removes them.
-var build = sync.OnceValues(func() (programs, error) {
-	p := programs{probe: filepath.Join(buildDir, "probe"), helper: filepath.Join(buildDir, "helper")}
-	for _, out := range []string{p.probe, p.helper} {
-		cmd := exec.Command("go", "build", "-o", out, "./testdata/"+filepath.Base(out))
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return p, fmt.Errorf("build %s: %w: %s", out, err, text)
-		}
+// build makes the program that is product and helper, once per run; TestMain removes it. Where there is no go command, as in
+// a test machine, this test binary is both: it is static there.
+var build = sync.OnceValues(func() (string, error) {
+	if _, err := exec.LookPath("go"); err != nil {
+		return os.Executable()
 	}
-	return p, nil
+	out := filepath.Join(buildDir, "hostile")
+	cmd := exec.Command("go", "build", "-o", out, "./testdata/hostile")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the hostile product: %w: %s", err, text)
+	}
+	return out, nil
 })
 
 var buildDir string
 
 func TestMain(m *testing.M) {
+	if code, ok := probe.Role(os.Args); ok {
+		os.Exit(code)
+	}
 	var err error
 	if buildDir, err = os.MkdirTemp("", "bailey-contain"); err != nil {
 		panic(err)
@@ -73,7 +76,7 @@ func newArena(t testing.TB, limits cgroup.Limits) *arena {
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a := &arena{t: t, helper: built.helper, spawner: contain.NewSpawner(), out: filepath.Join(base, "out")}
+	a := &arena{t: t, helper: filepath.Join(base, "helper"), spawner: contain.NewSpawner(), out: filepath.Join(base, "out")}
 	a.spec = contain.Spec{
 		Name: "probe", Root: filepath.Join(base, "root"), Release: filepath.Join(base, "release"), State: filepath.Join(base, "state"),
 		Env: []string{"STATE_DIRECTORY=/state", "PATH=/product"}, UID: testUID, TmpBytes: 5 << 20, FileBytes: 4 << 20, Pids: 64, Files: 64,
@@ -83,11 +86,12 @@ func newArena(t testing.TB, limits cgroup.Limits) *arena {
 			t.Fatal(err)
 		}
 	}
-	probe, err := os.ReadFile(built.probe)
+	program, err := os.ReadFile(built)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(a.spec.Release, "probe"), string(probe), 0o755)
+	write(t, filepath.Join(a.spec.Release, "probe"), string(program), 0o755)
+	write(t, a.helper, string(program), 0o755)
 	if err := os.Chown(a.spec.State, testUID, testUID); err != nil {
 		t.Fatal(err)
 	}

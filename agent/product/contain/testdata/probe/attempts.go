@@ -1,11 +1,10 @@
-package main
+package probe
 
 import (
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -177,7 +176,7 @@ func list(a []string) (string, error) {
 }
 
 func execute(path string) (string, error) {
-	out, err := exec.Command(path, "identity").CombinedOutput()
+	out, err := self(path, "identity").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -239,7 +238,7 @@ func pidfdGetfd(a []string) (string, error) {
 }
 
 func cloneUser() (string, error) {
-	cmd := exec.Command("/proc/self/exe", "identity")
+	cmd := self("/proc/self/exe", "identity")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 	return done(cmd.Run())
 }

@@ -1,8 +1,8 @@
-// Command probe is a hostile product: it tries what a product must not be able to do and says what came of it.
+// Package probe is a hostile product: it tries what a product must not be able to do and says what came of it.
 //
 //	probe NAME ARGS…   one attempt; prints "ok: …" or the error
 //	probe batch        runs every attempt of plan.json in its own process; writes results.json to its state directory
-package main
+package probe
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"bailey/agent/product/contain"
 )
 
 // step is one line of plan.json.
@@ -23,29 +25,49 @@ type step struct {
 	Args []string `json:"args"` // the attempt's name and its arguments
 }
 
-func main() {
-	if len(os.Args) < 2 {
-		fmt.Println("no attempt named")
-		os.Exit(2)
+// Role runs what the program's name asks for, if it asks for anything: "probe" the hostile product, "helper" the agent's
+// contain command.
+func Role(args []string) (code int, ok bool) {
+	switch filepath.Base(args[0]) {
+	case "probe":
+		return run(args), true
+	case "helper":
+		return contain.Main(contain.SpecFD), true
 	}
-	if os.Args[1] == "batch" {
+	return 0, false
+}
+
+func run(args []string) int {
+	if len(args) < 2 {
+		fmt.Println("no attempt named")
+		return 2
+	}
+	if args[1] == "batch" {
 		if err := batch(); err != nil {
 			fmt.Println(err)
-			os.Exit(1)
+			return 1
 		}
-		return
+		return 0
 	}
-	f, ok := attempts[os.Args[1]]
+	f, ok := attempts[args[1]]
 	if !ok {
-		fmt.Println("unknown attempt", os.Args[1])
-		os.Exit(2)
+		fmt.Println("unknown attempt", args[1])
+		return 2
 	}
-	out, err := f(os.Args[2:])
+	out, err := f(args[2:])
 	if err != nil {
 		fmt.Println(err)
-		return
+		return 0
 	}
 	fmt.Println("ok:", out)
+	return 0
+}
+
+// self is this program with other arguments.
+func self(path string, args ...string) *exec.Cmd {
+	cmd := exec.Command(path, args...)
+	cmd.Args[0] = "probe"
+	return cmd
 }
 
 func batch() error {
@@ -77,7 +99,7 @@ func batch() error {
 
 // spawn starts this program again, running another attempt.
 func spawn(args ...string) (*exec.Cmd, error) {
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := self("/proc/self/exe", args...)
 	return cmd, cmd.Start()
 }
 
