@@ -36,6 +36,9 @@ func (e *Engine) Ask(q *event.Question) {
 	b := newBallot(v, within, e.degradedSet())
 	if b.live == 0 {
 		d := event.Decision{Allow: true, Reason: event.ByNobody}
+		if v.Live&within != 0 {
+			d.Reason = event.ByDefault // all are degraded
+		}
 		e.give(q, d)
 		e.tell(q, v, within, d, now)
 		return

@@ -11,6 +11,9 @@
 // product's word or the end of its budget. The budget is 80 % of the question's deadline: the last fifth is the agent's
 // own reserve, so that the verdict is with the kernel before the deadline even on a busy machine.
 //
+// A degraded product's on_miss does not count either, also not a deny: a product that cannot keep up must not stop the
+// machine. A question whose live products are all degraded is allowed at once, by default.
+//
 // # When an answer is shared
 //
 // An answer may depend on who asks unless the product says that it does not (cacheFile). So an equal question (same file

@@ -82,6 +82,10 @@ func TestDegradedByTenPercent(t *testing.T) {
 		if !b.Degraded(0) {
 			t.Error("not degraded by 10 misses of 91")
 		}
+		q := b.k.question(10000)
+		b.Ask(q)
+		b.want(t, q, event.Decision{Allow: true, Reason: event.ByDefault})
+		b.must(t, 0, q, true, false)
 		b.Gone(0)
 		b.Joined(0, "a")
 		if b.Degraded(0) {
