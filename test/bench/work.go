@@ -25,9 +25,10 @@ const (
 	metricOpenCached = "open_cached"
 	metricBuild      = "go_build"
 	metricTar        = "tar"
+	metricTarAgain   = "tar_again"
 )
 
-var metrics = []string{metricExec, metricOpenCold, metricOpenCached, metricBuild, metricTar}
+var metrics = []string{metricExec, metricOpenCold, metricOpenCached, metricBuild, metricTar, metricTarAgain}
 
 // sample is one lane's times in seconds in one round. Keys that begin with "note:" carry what the lane said at its end.
 type sample map[string]float64
@@ -69,6 +70,10 @@ func (w *world) work(ctx context.Context, o options, nonce string, beat func()) 
 		return nil, err
 	}
 	if s[metricTar], err = w.tarTree(ctx); err != nil {
+		return nil, err
+	}
+	beat()
+	if s[metricTarAgain], err = w.tarTree(ctx); err != nil {
 		return nil, err
 	}
 	beat()
