@@ -76,13 +76,19 @@ func TestKindsAreAskedAndCachedApart(t *testing.T) {
 	if n := r.asked(event.Open); n != 0 {
 		t.Fatalf("%d open questions while only exec was wanted", n)
 	}
+	set := func(n uint64) { // the mark comes after the answer
+		t.Helper()
+		eventually(t, "the verdict is cached", func() bool { return r.s.Stats().CacheSet == n })
+	}
 	sub.do("exec", bin)
+	set(1)
 	sub.do("exec", bin)
 	if n := r.asked(event.Exec); n != 1 {
 		t.Fatalf("%d exec questions, want 1: the second is cached", n)
 	}
 	r.s.SetQuestions(true, true)
 	sub.do("open", bin)
+	set(2)
 	sub.do("open", bin)
 	if n := r.asked(event.Open); n != 1 {
 		t.Fatalf("%d open questions, want 1: the exec mark must not answer them, its own must", n)
@@ -108,7 +114,7 @@ func TestCachedAllowMakesNoUpcallOver100000Opens(t *testing.T) {
 	r.s.SetQuestions(false, true)
 	path := r.file("f")
 	sub := startSubject(t)
-	sub.do("open", path)
+	r.cached(sub, path)
 	before := r.s.Stats().Read
 	took := sub.do("openmany", path, "100000")
 	if after := r.s.Stats().Read; after != before {
@@ -236,6 +242,9 @@ func TestFIFODoesNotBlockTheReader(t *testing.T) {
 	_ = w.Close()
 	if n := r.asked(event.Open); n != 5 {
 		t.Errorf("asked %d times, want 5 for the regular file", n)
+	}
+	if r.s.Stats().Unscoped == 0 {
+		t.Log("this kernel asks nothing about a FIFO (6.14 and later), so that only older ones put this test to work")
 	}
 	if n := r.s.Stats().Rescues; n > 1 { // one can be a busy machine's
 		t.Errorf("the reader was stuck in the FIFO: %d rescues", n)

@@ -253,7 +253,8 @@ func (s *Sensor) SetOpenScope(paths []string) {
 	}
 }
 
-// FlushCache drops all verdicts that the kernel has cached. When it returns, no verdict from before is in force.
+// FlushCache drops all verdicts that the kernel has cached. When it returns, no verdict from before is in force, but for the
+// microsecond in which one that is being cached right now finds out and is taken back.
 func (s *Sensor) FlushCache() error {
 	if s.stopping.Load() {
 		return nil
