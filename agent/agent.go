@@ -156,6 +156,7 @@ func (a *Agent) newEngine() (err error) {
 		Wanted:           func() bool { return a.hub.Wants(event.Verdict) },
 		OnAuthority:      a.hub.SetDegraded,
 		Health:           a.health,
+		NoCache:          !a.cfg.Cache.Enabled,
 	}
 	if a.engine, err = verdict.New(cfg); err != nil {
 		return err

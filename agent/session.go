@@ -30,14 +30,14 @@ func (h host) Connect(inst product.Instance, sock int) (product.Session, error) 
 		return nil, fmt.Errorf("take the product's socket: %w", err)
 	}
 	s.conn = conn
+	// The welcome is the first frame: nothing else may be sent before it, so nobody may know of the product yet.
+	if err := conn.SendWelcome(h.a.welcome(inst)); err != nil {
+		return nil, errors.Join(fmt.Errorf("welcome the product: %w", err), conn.Close())
+	}
 	if s.client, err = h.a.hub.Attach(member(inst, h.a.scope()), conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach the product: %w", err), conn.Close())
 	}
 	h.a.daemons.set(inst.Name, inst.Grants.Daemons)
-	if err := conn.SendWelcome(h.a.welcome(inst)); err != nil {
-		h.a.hub.Detach(s.client)
-		return nil, errors.Join(fmt.Errorf("welcome the product: %w", err), conn.Close())
-	}
 	go s.run()
 	return s, nil
 }

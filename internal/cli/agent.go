@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"time"
@@ -133,6 +134,10 @@ func (a *app) runAgent(ctx context.Context, cfg *config.Config) error {
 	}
 	defer func() { _ = lock.Close() }()
 
+	// A reader of the log that goes away costs the log, not the agent.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, unix.SIGPIPE)
+	defer signal.Stop(pipe)
 	// From here on nothing writes to stderr but w, not even the last error: a reader that stalled must not keep the agent.
 	w := asynclog.New(a.Stderr, 0)
 	a.Stderr = w

@@ -76,6 +76,7 @@ type agent struct {
 	state   string
 	cmd     *exec.Cmd
 	stderr  *lockedBuffer
+	log     *os.File // where it logs to; nil: stderr
 	client  controlv1connect.ControlServiceClient
 	stopped bool
 }
@@ -135,12 +136,17 @@ func startAgent(t *testing.T, config string) *agent {
 	t.Helper()
 	dir, scratch := scratchDir(t)
 	a := &agent{t: t, dir: dir, scratch: scratch, run: filepath.Join(dir, "run"), state: filepath.Join(dir, "state")}
-	if err := os.WriteFile(a.configFile(), []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	a.writeConfig(config)
 	a.start()
 	t.Cleanup(a.stop)
 	return a
+}
+
+func (a *agent) writeConfig(text string) {
+	a.t.Helper()
+	if err := os.WriteFile(a.configFile(), []byte(text), 0o644); err != nil {
+		a.t.Fatal(err)
+	}
 }
 
 func (a *agent) configFile() string { return filepath.Join(a.dir, "agent.toml") }
@@ -152,6 +158,9 @@ func (a *agent) start() {
 	a.cmd = exec.Command(filepath.Join(built, "bailey"), "agent",
 		"--config", a.configFile(), "--state", a.state, "--run", a.run, "--watch", a.scratch)
 	a.cmd.Stdout, a.cmd.Stderr = a.stderr, a.stderr
+	if a.log != nil {
+		a.cmd.Stderr = a.log
+	}
 	// The dead man: whatever happens to the test, its agent does not outlive it.
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := a.cmd.Start(); err != nil {
@@ -193,6 +202,13 @@ func (a *agent) stop() {
 	if a.t.Failed() {
 		a.t.Logf("the agent said:\n%s", a.stderr)
 	}
+}
+
+// kill ends the agent as a crash would.
+func (a *agent) kill() {
+	a.stopped = true
+	_ = a.cmd.Process.Kill()
+	_ = a.cmd.Wait() // "killed" is what it says
 }
 
 // bailey runs the command line against this agent.
