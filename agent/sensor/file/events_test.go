@@ -158,3 +158,26 @@ func TestOverflowDropsTheCacheAndIsReported(t *testing.T) {
 		return false
 	})
 }
+
+// Without FAN_RENAME (before 5.17) the two halves of a rename are put together.
+func TestRenameWithoutFANRENAME(t *testing.T) {
+	r := newRig(t, "")
+	r.s.mounts.mu.Lock()
+	r.s.mounts.rename = false
+	r.s.mounts.mu.Unlock()
+	r.s.SetEvents(allEvents)
+	sub := startSubject(t)
+	a, b := filepath.Join(r.dir, "a"), filepath.Join(r.dir, "b")
+	sub.do("create", a)
+	sub.do("rename", a, b)
+	if e := r.event(event.Rename, b); e.File.From != a {
+		t.Errorf("rename: %+v", e.File)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Kind == event.Unlink {
+			t.Errorf("a rename is told as an unlink of %s", e.File.File.Path)
+		}
+	}
+}
