@@ -57,6 +57,7 @@ func build(dir string) error {
 		"bailey":    "bailey/cmd/bailey",
 		"faulty":    "bailey/test/faulty",
 		"allowlist": "bailey/products/allowlist",
+		"clamav":    "bailey/products/clamav",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
