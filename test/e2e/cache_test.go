@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestCachedAllowIsNotAsked(t *testing.T) {
+	a := startAgent(t, "")
+	a.install(spec{name: "cacher", questions: "open", settings: map[string]string{"cache": "true", "note": ""}})
+	path := filepath.Join(a.scratch, "file")
+	if err := os.WriteFile(path, []byte("v1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open := func() {
+		t.Helper()
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+	}
+	questions := func() uint64 { return a.product("cacher").GetCounters().GetQuestions() }
+	asked := func(what string, want uint64, f func()) {
+		t.Helper()
+		before := questions()
+		f()
+		if got := questions() - before; got != want {
+			t.Errorf("%s: %d questions reached the product, want %d", what, got, want)
+		}
+	}
+	settle := func() { time.Sleep(300 * time.Millisecond) } // close-after-write events are asynchronous
+
+	settle()
+	open() // the first: asked and cached
+	kernel := a.status().GetQuestions().GetAsked()
+	asked("100,000 opens of a cached file", 0, func() {
+		for range 100_000 {
+			open()
+		}
+	})
+	if got := a.status().GetQuestions().GetAsked() - kernel; got != 0 {
+		t.Errorf("the kernel asked %d times about a cached file", got)
+	}
+
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+	}
+	write("v2, longer")
+	asked("an open after a change", 1, open)
+	asked("the open after that", 0, open)
+	a.must("product", "set", "cacher", "note=changed")
+	a.running("cacher")
+	settle()
+	asked("an open after new settings", 1, open)
+	asked("the open after that", 0, open)
+	a.must("product", "restart", "cacher")
+	a.running("cacher")
+	settle()
+	before := a.status().GetQuestions().GetAsked()
+	open()
+	if got := a.status().GetQuestions().GetAsked() - before; got != 1 {
+		t.Errorf("after a restart of the product the kernel asked %d times, want 1", got)
+	}
+	asked("an open cached after the restart", 0, open)
+	a.must("cache", "clear")
+	asked("an open after cache clear", 1, open)
+}

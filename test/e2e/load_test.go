@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestParallelExecs is the load: four products, one always late and one killed every second.
+func TestParallelExecs(t *testing.T) {
+	const (
+		total    = 10_000
+		workers  = 64
+		deadline = 500 * time.Millisecond
+	)
+	a := startAgent(t, fmt.Sprintf("[questions]\nexec_deadline = %q\n", deadline))
+	for _, s := range []spec{
+		{name: "good"}, {name: "other"},
+		{name: "late", settings: map[string]string{"delay": "600ms"}, limits: "pids = 512\n"},
+		{name: "dying"},
+	} {
+		s.questions = "exec"
+		a.install(s)
+	}
+	programs := make([]string, 50)
+	for i := range programs {
+		programs[i] = a.program(fmt.Sprintf("program-%d", i))
+	}
+	execEvents, verdicts := a.tap("exec"), a.tap("verdict")
+	before := a.status().GetQuestions()
+
+	stop := make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				for _, p := range a.status().GetProducts() {
+					if p.GetName() == "dying" && p.GetPid() > 0 {
+						_ = syscall.Kill(int(p.GetPid()), syscall.SIGKILL)
+					}
+				}
+			}
+		}
+	})
+	var next, failed atomic.Int64
+	var longest atomic.Int64
+	var load sync.WaitGroup
+	for range workers {
+		load.Go(func() {
+			for n := next.Add(1); n <= total; n = next.Add(1) {
+				start := time.Now()
+				if err := execs(programs[n%int64(len(programs))]); err != nil {
+					failed.Add(1)
+					t.Errorf("exec %d: %v", n, err)
+				}
+				took := int64(time.Since(start))
+				for old := longest.Load(); took > old && !longest.CompareAndSwap(old, took); old = longest.Load() {
+				}
+			}
+		})
+	}
+	load.Wait()
+	close(stop)
+	killer.Wait()
+
+	t.Logf("longest exec %s, %d failed", time.Duration(longest.Load()), failed.Load())
+	after := a.status().GetQuestions()
+	asked := after.GetAsked() - before.GetAsked()
+	if asked != total {
+		t.Errorf("the kernel asked %d times for %d execs", asked, total)
+	}
+	var sum uint64
+	for reason, n := range after.GetByReason() {
+		sum += n - before.GetByReason()[reason]
+	}
+	if sum != asked {
+		t.Errorf("%d questions have %d recorded outcomes: %v", asked, sum, after.GetByReason())
+	}
+	if after.GetInFlight() != 0 {
+		t.Errorf("%d questions are still in flight", after.GetInFlight())
+	}
+	a.eventually("every question has one recorded outcome", 10*time.Second, func() error {
+		if n := len(verdicts.all()); n != total {
+			return fmt.Errorf("%d verdict events for %d questions", n, total)
+		}
+		return nil
+	})
+	// An exec takes longer than its question when 64 workers share two cores; the question is what the deadline is about.
+	var slowest time.Duration
+	outcomes := map[string]int{}
+	seen := map[uint64]bool{}
+	for _, e := range verdicts.all() {
+		v := e.GetVerdict()
+		if seen[v.GetQuestionId()] {
+			t.Errorf("question %d has two recorded outcomes", v.GetQuestionId())
+		}
+		seen[v.GetQuestionId()] = true
+		slowest = max(slowest, time.Duration(v.GetLatency()))
+		for _, p := range v.GetAnswers() {
+			outcomes[p.GetProduct()+" "+p.GetOutcome()]++
+		}
+	}
+	t.Logf("slowest answer to the kernel %s; %v", slowest, outcomes)
+	if slowest > deadline {
+		t.Errorf("the kernel waited %s for an answer with a deadline of %s", slowest, deadline)
+	}
+	a.eventually("every exec is an event", 10*time.Second, func() error {
+		var n int
+		for _, e := range execEvents.all() {
+			if strings.HasPrefix(e.GetProcess().GetExecutable().GetPath(), a.scratch) {
+				n++
+			}
+		}
+		if n != total {
+			return fmt.Errorf("%d exec events for %d execs", n, total)
+		}
+		return nil
+	})
+}
