@@ -11,7 +11,7 @@ func fileCounters(f file.Stats) map[string]uint64 {
 	return map[string]uint64{
 		"read": f.Read, "asked": f.Asked, "exempt": f.Exempt, "unscoped": f.Unscoped, "loaded": f.Loaded, "unloaded": f.Unloaded,
 		"late_answers": f.LateAnswers, "answer_errors": f.AnswerErrors, "overflow": f.Overflow, "emfile": f.EMFILE,
-		"read_errors": f.ReadErrors, "nearly_full": f.NearlyFull, "overloaded": f.Overloaded, "unknown_kind": f.UnknownKind,
+		"read_errors": f.ReadErrors, "nearly_full": f.NearlyFull, "overloaded": f.Overloaded, "rescues": f.Rescues, "unknown_kind": f.UnknownKind,
 		"cache.set": f.CacheSet, "cache.taken_back": f.CacheTakenBack, "cache.skipped": f.CacheSkipped, "cache.errors": f.CacheErrors,
 		"cache.dropped": f.CacheDropped, "cache.flushes": f.CacheFlushes, "ignored": f.Ignored,
 		"events": f.Events, "events.own": f.EventsOwn, "events.lost": f.EventsLost, "events.unparsed": f.EventsUnparsed,

@@ -74,7 +74,8 @@ func kernelRelease() string {
 func (s *status) questions() *controlv1.Questions {
 	f, e := s.files.Stats(), s.engine.Stats()
 	q := &controlv1.Questions{
-		Asked: f.Read, Allowed: f.Allowed, Denied: f.Denied, ByReason: map[string]uint64{}, ByKind: map[string]uint64{},
+		Asked: f.Read, Allowed: f.Allowed, Denied: f.Denied, ByReason: map[string]uint64{},
+		ByKind: map[string]uint64{event.Exec.String(): f.Execs, event.Open.String(): f.Read - min(f.Read, f.Execs)},
 	}
 	if f.Pending > 0 {
 		q.InFlight = uint64(f.Pending)

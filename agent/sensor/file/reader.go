@@ -144,6 +144,9 @@ func (r *reader) take(m *unix.FanotifyEventMetadata, kind event.Kind, now uint64
 	p.resp.Fd = m.Fd
 	p.early = false
 	s.count.read.Add(1)
+	if kind == event.Exec {
+		s.count.execs.Add(1)
+	}
 	s.count.pending.Add(1)
 	s.count.unanswered.Add(1)
 	return p, overloaded

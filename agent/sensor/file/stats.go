@@ -10,6 +10,7 @@ import (
 // between the kernel and its object.
 type Stats struct {
 	Read     uint64 // permission events taken from the kernel
+	Execs    uint64 // of them, about an exec; the rest is about an open
 	Asked    uint64 // of them, handed to Ask
 	Exempt   uint64 // answered at once for the platform, an exempt daemon or a kernel thread
 	Unscoped uint64 // opens outside the open scope, and opens of what is not a regular file
@@ -52,7 +53,7 @@ type Stats struct {
 const reasonCount = 16
 
 type counters struct {
-	read, asked, exempt, unscoped, loaded, unloaded                                     atomic.Uint64
+	read, execs, asked, exempt, unscoped, loaded, unloaded                              atomic.Uint64
 	allowed, denied, late, answerErrors                                                 atomic.Uint64
 	overflow, emfile, readErrors, nearlyFull, overloaded, unknownKind, rescues          atomic.Uint64
 	cacheSet, cacheTakenBack, cacheSkipped, cacheErrors, cacheDropped, flushes, ignored atomic.Uint64
@@ -67,7 +68,7 @@ type counters struct {
 func (s *Sensor) Stats() Stats {
 	c := &s.count
 	out := Stats{
-		Read: c.read.Load(), Asked: c.asked.Load(), Exempt: c.exempt.Load(), Unscoped: c.unscoped.Load(),
+		Read: c.read.Load(), Execs: c.execs.Load(), Asked: c.asked.Load(), Exempt: c.exempt.Load(), Unscoped: c.unscoped.Load(),
 		Loaded: c.loaded.Load(), Unloaded: c.unloaded.Load(), Pending: c.pending.Load(),
 		Allowed: c.allowed.Load(), Denied: c.denied.Load(), LateAnswers: c.late.Load(), AnswerErrors: c.answerErrors.Load(),
 		Overflow: c.overflow.Load(), EMFILE: c.emfile.Load(), ReadErrors: c.readErrors.Load(),
