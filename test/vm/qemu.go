@@ -38,6 +38,9 @@ func boot(ctx context.Context, work string, k *kernel, o options) error {
 	if cmd.ProcessState == nil {
 		return fmt.Errorf("start qemu: %w", err)
 	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("interrupted after %v", wall.Round(time.Second))
+	}
 	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if o.verbose {
 		fmt.Print(read(report))
