@@ -138,8 +138,17 @@ func (a *Agent) newCritical() (err error) {
 	if self, err := os.Executable(); err == nil {
 		platform = append(platform, self)
 	}
-	a.critical, err = critical.New(critical.Config{Platform: platform, Extra: a.cfg.Critical.Extra, Log: a.log, Health: a.health})
+	a.critical, err = critical.New(critical.Config{
+		Platform: platform, Extra: a.cfg.Critical.Extra, Log: a.log, Health: a.health, OnChange: a.criticalChanged,
+	})
 	return err
+}
+
+// criticalChanged forgets verdicts that were given when other files were critical.
+func (a *Agent) criticalChanged() {
+	if err := a.engine.Invalidate("critical"); err != nil {
+		a.log.Warn("verdicts could not be forgotten", "err", err)
+	}
 }
 
 func (a *Agent) newEngine() (err error) {

@@ -25,6 +25,7 @@ type Config struct {
 	Interval time.Duration // how often the set is computed anew without a cause; default 5 min
 	Log      *slog.Logger  // default: discard
 	Health   *health.Registry
+	OnChange func() // called by Run when packages were installed or removed and the set is new; may be nil
 }
 
 // Stats describes the present set.
@@ -160,11 +161,16 @@ func (s *Set) Run(ctx context.Context) error {
 	defer watching.Wait()
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
+	packages := false // whether they are why the set is computed again
 	for first := true; ; first = false {
-		if err := s.Refresh(ctx); err != nil && ctx.Err() == nil {
+		err := s.Refresh(ctx)
+		if err != nil && ctx.Err() == nil {
 			s.cfg.Health.Set(health.Entry{Component: "critical", Status: health.Degraded,
 				Summary: "the critical set could not be computed: " + err.Error(),
 				Remedy:  "see the agent's log; the set computed before goes on counting"})
+		}
+		if err == nil && packages && s.cfg.OnChange != nil {
+			s.cfg.OnChange()
 		}
 		if first {
 			watching.Go(func() { _ = s.packages.Run(ctx) }) // nil when ctx ends; failed loads are in its log
@@ -173,7 +179,9 @@ func (s *Set) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			packages = false
 		case <-s.changed:
+			packages = true
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,8 @@ func TestRunFollowsPackages(t *testing.T) {
 	root := fixture(t)
 	registry := health.NewRegistry()
 	s := newFixture(t, root, registry)
+	var told atomic.Int32
+	s.cfg.OnChange = func() { told.Add(1) }
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()
@@ -193,6 +196,7 @@ func TestRunFollowsPackages(t *testing.T) {
 	}
 	f := identify(t, root, "/usr/lib/dash/new")
 	eventually(t, "the new file of the package in the set", func() bool { return s.Contains(f) })
+	eventually(t, "the word that the set changed", func() bool { return told.Load() > 0 })
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
