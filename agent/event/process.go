@@ -45,4 +45,6 @@ type Process struct {
 	Cgroup      string // path below the cgroup root, e.g. /system.slice/ssh.service; empty when unknown
 	ContainerID string // 64 hex digits (or the runtime's own form) cut from the cgroup path; empty outside containers
 	Kernel      bool   // a kernel thread
+
+	MountNamespace uint64 // inode of its mount namespace, as stat(2) of /proc/PID/ns/mnt shows it; 0 when unknown
 }

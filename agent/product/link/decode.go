@@ -115,6 +115,7 @@ func processFromProto(m *productv1.Process) *event.Process {
 			GID: c.GetGid(), EGID: c.GetEgid(), SGID: c.GetSgid(), FSGID: c.GetFsgid(), CapEffective: c.GetCapEffective(),
 		},
 		CgroupID: m.GetCgroupId(), Cgroup: m.GetCgroup(), ContainerID: m.GetContainerId(), Kernel: m.GetKernel(),
+		MountNamespace: m.GetMountNamespace(),
 	}
 }
 

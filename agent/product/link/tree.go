@@ -111,6 +111,7 @@ func (n *procNodes) fill(p *event.Process) *productv1.Process {
 	n.process = productv1.Process{
 		Key: &n.key, Parent: &n.parent, Comm: text(p.Comm), Executable: &n.executable, Credentials: &n.credentials,
 		CgroupId: p.CgroupID, Cgroup: text(p.Cgroup), ContainerId: text(p.ContainerID), Kernel: p.Kernel,
+		MountNamespace: p.MountNamespace,
 	}
 	return &n.process
 }

@@ -503,18 +503,19 @@ func (x *Credentials) GetCapEffective() uint64 {
 }
 
 type Process struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *ProcessKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Parent        *ProcessKey            `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
-	Comm          string                 `protobuf:"bytes,3,opt,name=comm,proto3" json:"comm,omitempty"`
-	Executable    *File                  `protobuf:"bytes,4,opt,name=executable,proto3" json:"executable,omitempty"`
-	Credentials   *Credentials           `protobuf:"bytes,5,opt,name=credentials,proto3" json:"credentials,omitempty"`
-	CgroupId      uint64                 `protobuf:"varint,6,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
-	Cgroup        string                 `protobuf:"bytes,7,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
-	ContainerId   string                 `protobuf:"bytes,8,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Kernel        bool                   `protobuf:"varint,9,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Key            *ProcessKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Parent         *ProcessKey            `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	Comm           string                 `protobuf:"bytes,3,opt,name=comm,proto3" json:"comm,omitempty"`
+	Executable     *File                  `protobuf:"bytes,4,opt,name=executable,proto3" json:"executable,omitempty"`
+	Credentials    *Credentials           `protobuf:"bytes,5,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	CgroupId       uint64                 `protobuf:"varint,6,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	Cgroup         string                 `protobuf:"bytes,7,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	ContainerId    string                 `protobuf:"bytes,8,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Kernel         bool                   `protobuf:"varint,9,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	MountNamespace uint64                 `protobuf:"varint,10,opt,name=mount_namespace,json=mountNamespace,proto3" json:"mount_namespace,omitempty"` // inode of its mount namespace (/proc/PID/ns/mnt); 0 when unknown
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Process) Reset() {
@@ -608,6 +609,13 @@ func (x *Process) GetKernel() bool {
 		return x.Kernel
 	}
 	return false
+}
+
+func (x *Process) GetMountNamespace() uint64 {
+	if x != nil {
+		return x.MountNamespace
+	}
+	return 0
 }
 
 // One event. time is in nanoseconds since boot (CLOCK_BOOTTIME), seq is global per agent start; the product's own
@@ -2030,7 +2038,7 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\x04egid\x18\x06 \x01(\rR\x04egid\x12\x12\n" +
 	"\x04sgid\x18\a \x01(\rR\x04sgid\x12\x14\n" +
 	"\x05fsgid\x18\b \x01(\rR\x05fsgid\x12#\n" +
-	"\rcap_effective\x18\t \x01(\x04R\fcapEffective\"\xf0\x02\n" +
+	"\rcap_effective\x18\t \x01(\x04R\fcapEffective\"\x99\x03\n" +
 	"\aProcess\x12/\n" +
 	"\x03key\x18\x01 \x01(\v2\x1d.bailey.product.v1.ProcessKeyR\x03key\x125\n" +
 	"\x06parent\x18\x02 \x01(\v2\x1d.bailey.product.v1.ProcessKeyR\x06parent\x12\x12\n" +
@@ -2042,7 +2050,9 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\tcgroup_id\x18\x06 \x01(\x04R\bcgroupId\x12\x16\n" +
 	"\x06cgroup\x18\a \x01(\tR\x06cgroup\x12!\n" +
 	"\fcontainer_id\x18\b \x01(\tR\vcontainerId\x12\x16\n" +
-	"\x06kernel\x18\t \x01(\bR\x06kernel\"\xa8\x04\n" +
+	"\x06kernel\x18\t \x01(\bR\x06kernel\x12'\n" +
+	"\x0fmount_namespace\x18\n" +
+	" \x01(\x04R\x0emountNamespace\"\xa8\x04\n" +
 	"\x05Event\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.bailey.product.v1.KindR\x04kind\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +

@@ -268,6 +268,11 @@ func (m *Process) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.MountNamespace != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MountNamespace))
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.Kernel {
 		i--
 		if m.Kernel {
@@ -2084,6 +2089,9 @@ func (m *Process) SizeVT() (n int) {
 	if m.Kernel {
 		n += 2
 	}
+	if m.MountNamespace != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MountNamespace))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3548,6 +3556,25 @@ func (m *Process) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Kernel = bool(v != 0)
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MountNamespace", wireType)
+			}
+			m.MountNamespace = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MountNamespace |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -8433,6 +8460,25 @@ func (m *Process) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.Kernel = bool(v != 0)
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MountNamespace", wireType)
+			}
+			m.MountNamespace = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MountNamespace |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
