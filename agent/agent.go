@@ -52,6 +52,7 @@ type Agent struct {
 	control   *control.Server
 	daemons   *daemons
 	rescan    *rescan
+	ready     *readiness
 }
 
 // New takes the control socket, attaches to the kernel and reads what is installed. Nothing is asked and no product runs
@@ -60,6 +61,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		cfg: o.Config, log: o.Log, build: o.Build, dropped: o.Dropped, started: boottime.Now(), bootID: bootID(),
 		health: health.NewRegistry(), codec: new(link.Codec), daemons: newDaemons(), rescan: newRescan(),
+		ready: newReadiness(),
 	}
 	steps := []struct {
 		what string

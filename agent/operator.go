@@ -73,7 +73,7 @@ func (o *operator) Install(ctx context.Context, path, approved string) (*control
 	if errors.As(err, &refused) {
 		return nil, refused
 	}
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // List returns all installed products.
@@ -95,7 +95,7 @@ func (o *operator) Show(_ context.Context, name string) (*controlv1.Product, err
 // Start enables and starts a product.
 func (o *operator) Start(ctx context.Context, name string) (*controlv1.Product, error) {
 	v, err := o.products.Start(ctx, name)
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // Stop stops and disables a product.
@@ -107,7 +107,7 @@ func (o *operator) Stop(ctx context.Context, name string) (*controlv1.Product, e
 // Restart stops and starts a product.
 func (o *operator) Restart(ctx context.Context, name string) (*controlv1.Product, error) {
 	v, err := o.products.Restart(ctx, name)
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // Remove forgets a product; its state is kept for a later installation.
@@ -118,24 +118,32 @@ func (o *operator) Remove(ctx context.Context, name string) error {
 // Grant adds to what a product may.
 func (o *operator) Grant(ctx context.Context, name string, grants []string) (*controlv1.Product, error) {
 	v, err := o.products.Grant(ctx, name, grants...)
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // Revoke takes from what a product may.
 func (o *operator) Revoke(ctx context.Context, name string, grants []string) (*controlv1.Product, error) {
 	v, err := o.products.Revoke(ctx, name, grants...)
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // Set changes the operator's settings of a product.
 func (o *operator) Set(ctx context.Context, name string, settings map[string]string) (*controlv1.Product, error) {
 	v, err := o.products.Set(ctx, name, settings)
-	return o.reply(v, err)
+	return o.replyReady(ctx, v, err)
 }
 
 // Logs gives write a product's output.
 func (o *operator) Logs(ctx context.Context, name string, follow bool, write func([]byte) error) error {
 	return fault(o.products.Logs(ctx, name, follow, write))
+}
+
+// replyReady is reply after a command that (re)started a product: when it returns, the product is asked.
+func (o *operator) replyReady(ctx context.Context, v product.View, err error) (*controlv1.Product, error) {
+	if err == nil {
+		o.ready.wait(ctx, v.Name)
+	}
+	return o.reply(v, err)
 }
 
 func (o *operator) reply(v product.View, err error) (*controlv1.Product, error) {
@@ -148,6 +156,7 @@ func (o *operator) reply(v product.View, err error) (*controlv1.Product, error) 
 // account is what hub and engine counted of one product.
 type account struct {
 	member  *hub.ClientStats // nil while it is not attached
+	ready   bool             // it has subscribed
 	answers *verdict.ProductStats
 }
 
@@ -160,7 +169,7 @@ func (o *operator) accounts() map[string]account {
 	}
 	for _, c := range o.hub.Stats().Clients {
 		a := out[c.Name]
-		a.member = &c
+		a.member, a.ready = &c, o.ready.is(c.Name)
 		out[c.Name] = a
 	}
 	return out
@@ -191,7 +200,7 @@ func (o *operator) message(v product.View, a account) *controlv1.Product {
 // authority is what a product's answers count for now. A product that is attached but has not said what it wants is off.
 func authority(v product.View, a account) string {
 	switch {
-	case v.Status.State != product.Running || a.member == nil || a.member.EventKinds|a.member.QuestionKinds == 0:
+	case v.Status.State != product.Running || a.member == nil || !a.ready:
 		return "off"
 	case a.member.Shadow:
 		return "shadow"

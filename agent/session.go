@@ -34,7 +34,9 @@ func (h host) Connect(inst product.Instance, sock int) (product.Session, error) 
 	if err := conn.SendWelcome(h.a.welcome(inst)); err != nil {
 		return nil, errors.Join(fmt.Errorf("welcome the product: %w", err), conn.Close())
 	}
+	h.a.ready.begin(inst.Name)
 	if s.client, err = h.a.hub.Attach(member(inst, h.a.scope()), conn); err != nil {
+		h.a.ready.end(inst.Name)
 		return nil, errors.Join(fmt.Errorf("attach the product: %w", err), conn.Close())
 	}
 	h.a.daemons.set(inst.Name, inst.Grants.Daemons)
@@ -100,6 +102,7 @@ var (
 func (s *session) run() {
 	defer close(s.done)
 	s.err = s.conn.Run(s)
+	s.agent.ready.end(s.inst.Name)
 	s.agent.hub.Detach(s.client)
 	s.agent.daemons.set(s.inst.Name, nil)
 	if err := s.conn.Close(); s.err == nil {
@@ -156,6 +159,7 @@ func (s *session) Subscribe(m *productv1.Subscribe) error {
 		Events: events, Questions: questions, MuteExecutables: m.GetMuteExecutables(),
 		MutePaths: m.GetMutePaths(), InvertPaths: m.GetMutePathsInvert(),
 	})
+	s.agent.ready.ready(s.inst.Name) // the hub has told the sensors
 	for _, k := range append(unknown, more...) {
 		refused = append(refused, fmt.Sprintf("kind %d: this agent does not know it", k))
 	}

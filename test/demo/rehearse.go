@@ -139,7 +139,7 @@ func orNone(err error) error {
 	return err
 }
 
-// pid returns the process of a running product.
+// pid returns the process of a product that is asked.
 func (d *demo) pid(ctx context.Context, name string) (int, error) {
 	out, err := d.control(ctx, "product", "show", name, "--json")
 	if err != nil {
@@ -147,14 +147,15 @@ func (d *demo) pid(ctx context.Context, name string) (int, error) {
 	}
 	var shown struct {
 		Product struct {
-			State string `json:"state"`
-			PID   int    `json:"pid"`
+			State     string `json:"state"`
+			Authority string `json:"authority"`
+			PID       int    `json:"pid"`
 		} `json:"product"`
 	}
 	if err := json.Unmarshal([]byte(out), &shown); err != nil {
 		return 0, fmt.Errorf("read product %s: %w", name, err)
 	}
-	if shown.Product.State != "running" || shown.Product.PID == 0 {
+	if shown.Product.State != "running" || shown.Product.Authority != "live" || shown.Product.PID == 0 {
 		return 0, fmt.Errorf("product %s does not run: %s", name, strings.TrimSpace(out))
 	}
 	return shown.Product.PID, nil
