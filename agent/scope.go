@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -35,6 +36,17 @@ func intersect(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(out), func(x string) bool {
 		return slices.ContainsFunc(out, func(y string) bool { return x != y && below(x, y) })
 	})
+}
+
+// outside says which granted directories the configuration keeps a product from being asked about.
+func outside(granted, configured []string) []string {
+	var out []string
+	for _, g := range granted {
+		if len(intersect([]string{g}, configured)) == 0 {
+			out = append(out, fmt.Sprintf("questions of kind open below %s: questions.open_scope of the agent's configuration does not admit them", g))
+		}
+	}
+	return out
 }
 
 // below reports whether path is dir or lies below it.

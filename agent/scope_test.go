@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,5 +23,12 @@ func TestIntersect(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestOutsideNamesWhatTheConfigurationKeepsAway(t *testing.T) {
+	got := outside([]string{"/home", "/srv/data", "/"}, []string{"/home", "/tmp"})
+	if len(got) != 1 || !strings.Contains(got[0], "/srv/data") {
+		t.Errorf("outside = %q, want one line about /srv/data", got)
 	}
 }

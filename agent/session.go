@@ -160,6 +160,9 @@ func (s *session) Subscribe(m *productv1.Subscribe) error {
 		MutePaths: m.GetMutePaths(), InvertPaths: m.GetMutePathsInvert(),
 	})
 	s.agent.ready.ready(s.inst.Name) // the hub has told the sensors
+	if asked.Has(event.Open) {
+		refused = append(refused, outside(s.inst.Grants.OpenScope, s.agent.scope())...)
+	}
 	for _, k := range append(unknown, more...) {
 		refused = append(refused, fmt.Sprintf("kind %d: this agent does not know it", k))
 	}

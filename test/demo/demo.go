@@ -97,7 +97,13 @@ func (d *demo) mountScratch(context.Context) error {
 }
 
 func (d *demo) startAgent(ctx context.Context) error {
-	args := []string{"agent", "--state", filepath.Join(d.o.dir, "state"), "--run", d.runDir()}
+	// Where opens may be asked about at all is the operator's to say: everywhere that it is by default, and in the demo's own.
+	config := filepath.Join(d.o.dir, "agent.toml")
+	text := fmt.Sprintf("[questions]\nopen_scope = [\"home\", \"temporary\", \"removable\", %q]\n", d.lockdown())
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return err
+	}
+	args := []string{"agent", "--config", config, "--state", filepath.Join(d.o.dir, "state"), "--run", d.runDir()}
 	if d.o.scratchOnly {
 		args = append(args, "--watch", d.lockdown())
 	}
