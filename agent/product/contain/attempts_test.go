@@ -74,6 +74,10 @@ func newVictims(t *testing.T) victims {
 
 func attempts(v victims) []attempt {
 	pid := fmt.Sprint(v.sleeper)
+	listen := "denied" // by Landlock from version 4 on; before it a product may listen to itself, on its own loopback
+	if version, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); int(version) < 4 {
+		listen = "ok:"
+	}
 	return []attempt{
 		// files
 		{"read_etc_shadow", []string{"read", "/etc/shadow"}, "no such file", true},
@@ -81,7 +85,7 @@ func attempts(v victims) []attempt {
 		{"read_public_file_in_granted_directory", []string{"read", filepath.Join(v.dir, "public")}, "ok: for everyone", true},
 		{"write_public_file_in_granted_directory", []string{"append", filepath.Join(v.dir, "public")}, "denied|read-only", true},
 		{"read_other_products_state", []string{"read", filepath.Join(v.other, "key")}, "no such file", true},
-		{"read_host_home", []string{"list", "/root"}, "no such file", true},
+		{"list_host_sysfs", []string{"list", "/sys"}, "no such file", true},
 		{"write_release", []string{"create", "/product/new"}, "denied|read-only", false},
 		{"change_own_program", []string{"append", "/product/probe"}, "denied|read-only", false},
 		{"chmod_own_program", []string{"chmod", "/product/probe"}, "denied|read-only|not permitted", false},
@@ -106,7 +110,7 @@ func attempts(v victims) []attempt {
 		{"connect_abstract_socket", []string{"connect", "@bailey-abstract"}, "refused|not permitted", true},
 		{"connect_host_loopback", []string{"connect_tcp", v.tcp}, "denied|refused", true},
 		{"connect_internet", []string{"connect_tcp", "192.0.2.1:80"}, "denied|unreachable", false},
-		{"listen_tcp", []string{"socket_listen"}, "denied", true},
+		{"listen_tcp", []string{"socket_listen"}, listen, true},
 		{"raw_socket", []string{"socket", "2", "3", "255"}, "protocol not supported", true},
 		{"packet_socket", []string{"socket", "17", "3", "0"}, "not supported by protocol", true},
 		{"multipath_tcp_socket", []string{"socket", "2", "1", "262"}, "protocol not supported", true},
