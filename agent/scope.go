@@ -10,7 +10,7 @@ import (
 
 // scope is where the operator's configuration admits questions about open at all.
 func (a *Agent) scope() []string {
-	paths, _ := config.ExpandScope(a.cfg.Questions.OpenScope)
+	paths := config.ExpandScope(a.cfg.Questions.OpenScope)
 	if len(a.cfg.Watch.Paths) > 0 {
 		// A scoped agent asks about what it was told to watch, wherever that lies.
 		paths = append(paths, a.cfg.Watch.Paths...)

@@ -12,10 +12,9 @@ const (
 	ScopeHome      = "home"      // users' home directories
 	ScopeTemporary = "temporary" // world-writable directories
 	ScopeRemovable = "removable" // where removable media are mounted
-	ScopeNetwork   = "network"   // every mount of a network filesystem
 )
 
-// scopePaths gives the places of the scope words that name fixed directories.
+// scopePaths gives the places of a scope word, none for what is no such word.
 func scopePaths(word string) []string {
 	switch word {
 	case ScopeHome:
@@ -28,21 +27,18 @@ func scopePaths(word string) []string {
 	return nil
 }
 
-// ExpandScope turns scope words and paths into paths; network says that mounts of network filesystems belong to it too,
-// which only a look at the mount table can name.
-func ExpandScope(scope []string) (paths []string, network bool) {
+// ExpandScope turns scope words and paths into paths, each once.
+func ExpandScope(scope []string) []string {
+	var paths []string
 	for _, s := range scope {
-		switch {
-		case s == ScopeNetwork:
-			network = true
-		case filepath.IsAbs(s):
+		if filepath.IsAbs(s) {
 			paths = append(paths, s)
-		default:
-			paths = append(paths, scopePaths(s)...)
+			continue
 		}
+		paths = append(paths, scopePaths(s)...)
 	}
 	slices.Sort(paths)
-	return slices.Compact(paths), network
+	return slices.Compact(paths)
 }
 
 // Bounds of what an operator may set.
@@ -50,7 +46,7 @@ const (
 	minDeadline = 5 * time.Millisecond
 	maxDeadline = time.Minute
 	maxInFlight = 1 << 16
-	maxProducts = 1 << 10
+	maxUIDs     = 1 << 10 // users that products may need, one each
 )
 
 // check returns what is wrong with c, in the order of the file.
@@ -64,11 +60,8 @@ func (c *Config) check() []Problem {
 	checkPaths(add, "watch.paths", c.Watch.Paths)
 	checkPaths(add, "never_ask.extra", c.NeverAsk.Extra)
 	checkPaths(add, "critical.extra", c.Critical.Extra)
-	if c.Products.Max < 1 || c.Products.Max > maxProducts {
-		add("products.max", "%d is out of range: use 1 to %d", c.Products.Max, maxProducts)
-	}
-	if c.Products.UIDBase < 1000 || uint64(c.Products.UIDBase)+maxProducts >= 1<<31 {
-		add("products.uid_base", "%d is out of range: use 1000 to %d, away from the system's and the users' ids", c.Products.UIDBase, 1<<31-maxProducts-1)
+	if c.Products.UIDBase < 1000 || uint64(c.Products.UIDBase)+maxUIDs >= 1<<31 {
+		add("products.uid_base", "%d is out of range: use 1000 to %d, away from the system's and the users' ids", c.Products.UIDBase, 1<<31-maxUIDs-1)
 	}
 	return out
 }
@@ -110,11 +103,11 @@ func (c *Config) checkQuestions(add func(key, format string, args ...any)) {
 		add("questions.max_in_flight", "%d is out of range: use 1 to %d", q.MaxInFlight, maxInFlight)
 	}
 	for _, s := range q.OpenScope {
-		if s == ScopeNetwork || len(scopePaths(s)) > 0 {
+		if len(scopePaths(s)) > 0 {
 			continue
 		}
 		if !filepath.IsAbs(s) {
-			add("questions.open_scope", "%q is neither a place (home, temporary, removable, network) nor an absolute path", s)
+			add("questions.open_scope", "%q is neither a place (home, temporary, removable) nor an absolute path; a network filesystem is named by its mount point", s)
 			continue
 		}
 		checkPaths(add, "questions.open_scope", []string{s})

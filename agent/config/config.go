@@ -31,19 +31,19 @@ type Config struct {
 
 // Agent is where the agent keeps its things.
 type Agent struct {
-	State    string `toml:"state" comment:"what must survive a reboot: installed products, grants, journal"`
+	State    string `toml:"state" comment:"what must survive a reboot: installed products and their grants, settings and state"`
 	Run      string `toml:"run" comment:"what must not: the control socket, products' roots"`
 	LogLevel string `toml:"log_level" comment:"debug, info, warn or error"`
 }
 
 // Questions bounds what waits for a verdict. A product's own budget is always Budget of the deadline.
 type Questions struct {
-	ExecDeadline     Duration `toml:"exec_deadline" comment:"after this an exec gets the products' on_miss"`
+	ExecDeadline     Duration `toml:"exec_deadline" comment:"when an exec that waits is decided at the latest; products have 80 % of it, then their on_miss counts"`
 	OpenDeadline     Duration `toml:"open_deadline" comment:"the same for open"`
 	CriticalDeadline Duration `toml:"critical_deadline" comment:"the same for files of the critical set, if shorter"`
 	ExtendCap        Duration `toml:"extend_cap" comment:"the longest that a product can extend one question to"`
 	MaxInFlight      int      `toml:"max_in_flight" comment:"questions waiting at once; beyond it they are allowed and counted as overload"`
-	OpenScope        []string `toml:"open_scope" comment:"where open is asked at all: home, temporary, removable, network or absolute paths"`
+	OpenScope        []string `toml:"open_scope" comment:"where open is asked at all: home, temporary, removable or absolute paths; a network filesystem only if its very mount point is named"`
 }
 
 // Budget is the share of a deadline, in percent, that a product has; the rest is the agent's. It is not configurable.
@@ -51,7 +51,7 @@ const Budget = 80
 
 // Watch limits the agent to some mount points, so that a second agent can run scoped to a scratch directory.
 type Watch struct {
-	Paths []string `toml:"paths" comment:"mount points to ask about; empty: every local filesystem, present and future"`
+	Paths []string `toml:"paths" comment:"mount points to ask about; empty: every local filesystem, present and future, and of network filesystems those named in an open scope"`
 }
 
 // NeverAsk extends the set of executables whose processes are never made to wait.
@@ -69,10 +69,9 @@ type Cache struct {
 	Enabled bool `toml:"enabled" comment:"remember allows that depend on the file alone"`
 }
 
-// Products bounds the products of this machine.
+// Products is what all products of this machine share.
 type Products struct {
 	UIDBase uint32 `toml:"uid_base" comment:"products run as uid_base, uid_base+1, …; the range must belong to nobody else"`
-	Max     int    `toml:"max" comment:"products that can be installed at once"`
 }
 
 // Default returns the configuration of an empty file.
@@ -85,14 +84,14 @@ func Default() *Config {
 			CriticalDeadline: Duration{Duration: 100 * time.Millisecond},
 			ExtendCap:        Duration{Duration: 5 * time.Second},
 			MaxInFlight:      4096,
-			OpenScope:        []string{ScopeHome, ScopeTemporary, ScopeRemovable, ScopeNetwork},
+			OpenScope:        []string{ScopeHome, ScopeTemporary, ScopeRemovable},
 		},
 		Watch:    Watch{Paths: []string{}},
 		NeverAsk: NeverAsk{Extra: []string{}},
 		Critical: Critical{Extra: []string{}},
 		Cache:    Cache{Enabled: true},
 		// Above every range that distributions, systemd, useradd and container managers hand out, below 2³¹.
-		Products: Products{UIDBase: 1_900_000_000, Max: 64},
+		Products: Products{UIDBase: 1_900_000_000},
 	}
 }
 

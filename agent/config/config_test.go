@@ -104,9 +104,9 @@ func TestCheckAfterFlags(t *testing.T) {
 
 func TestExpandScope(t *testing.T) {
 	t.Parallel()
-	paths, network := config.ExpandScope([]string{"home", "/srv", "network", "/home"})
-	if diff := cmp.Diff([]string{"/home", "/root", "/srv"}, paths); diff != "" || !network {
-		t.Errorf("network %v (-want +got):\n%s", network, diff)
+	paths := config.ExpandScope([]string{"home", "/srv", "/home"})
+	if diff := cmp.Diff([]string{"/home", "/root", "/srv"}, paths); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
