@@ -45,8 +45,8 @@ func (a *app) agent() *cobra.Command {
 		Use:   "agent",
 		Short: "Run the agent in the foreground",
 		Long: `Run the agent in the foreground until SIGINT or SIGTERM; a second signal ends it at once. Its
-log goes to stderr, as JSON with --json. Flags override the configuration file; without --config
-that is ` + config.DefaultPath + `, which need not exist.`,
+log goes to stderr, as JSON with --json. Flags and $BAILEY_RUN override the configuration file;
+without --config that is ` + config.DefaultPath + `, which need not exist.`,
 		Example: `  bailey agent
   bailey agent --print-config             # show the effective configuration
   bailey agent --state /tmp/s --run /tmp/r --watch /mnt/scratch

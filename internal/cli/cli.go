@@ -102,7 +102,7 @@ and talks to a running agent over its control socket.`,
 	if run == "" {
 		run = DefaultRun
 	}
-	root.PersistentFlags().StringVar(&a.run, "run", run, "run directory of the agent to talk to, or $BAILEY_RUN")
+	root.PersistentFlags().StringVar(&a.run, "run", run, "run directory of the agent, else $BAILEY_RUN; its control socket is there")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.product(), a.cache(), a.selftest(), a.version())
 	return root

@@ -21,10 +21,14 @@ func (a *app) events() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [TYPE…]",
 		Short: "Watch what happens on this machine, live",
-		Long: `Watch events as they happen; without a TYPE, all of them. Each line has the time, the type,
-the process id and user id, the executable, and what it did. With --json each line is one
-bailey.product.v1.Event. Events that were dropped because the reader was too slow are
-announced on stderr.`,
+		Long: `Watch events as they happen; without a TYPE, all of them. The types are
+  exec, fork, exit                                processes
+  create, close_write, rename, unlink, attrib     changes of files
+  verdict                                         what products were asked, and what was denied
+  finding, product, health                        what products and the agent report
+Each line has the time, the type, the process id and user id, the executable, and what it did.
+With --json each line is one bailey.product.v1.Event. Events that were dropped because the reader
+was too slow are announced on stderr.`,
 		Example: `  bailey events exec --tree               # programs that start, with their ancestors
   bailey events verdict finding           # what was decided and found
   bailey events --json --for 10s          # ten seconds of everything, for a script`,

@@ -154,7 +154,7 @@ func (a *app) explainConnect(err *connect.Error) *failure {
 
 // noAgent says that nobody listens on the socket.
 func (a *app) noAgent() *failure {
-	hint := "start it with `bailey agent` or `systemctl start bailey`"
+	hint := "start it with `bailey agent`"
 	if a.run != DefaultRun {
 		hint = "start it with `bailey agent --run " + a.run + "`, or name another run directory with --run"
 	}
@@ -163,7 +163,7 @@ func (a *app) noAgent() *failure {
 
 // gone says that the agent ended while it was being talked to.
 func (a *app) gone(message string) *failure {
-	return &failure{ExitNoAgent, message, "look at its log, and start it again with `bailey agent` or `systemctl start bailey`"}
+	return &failure{ExitNoAgent, message, "look at its log, and start it again with `bailey agent`"}
 }
 
 func rootHint() string {

@@ -116,7 +116,7 @@ func (a *app) productRestart() *cobra.Command {
 }
 
 func (a *app) productRemove() *cobra.Command {
-	cmd := a.named("remove NAME", "Stop a product and delete it with its state and grants", "  bailey product remove allowlist",
+	cmd := a.named("remove NAME", "Stop a product and delete it with its grants; its state is kept for a later installation", "  bailey product remove allowlist",
 		func(ctx context.Context, c controlv1connect.ControlServiceClient, name string) error {
 			r, err := c.ProductRemove(ctx, connect.NewRequest(&controlv1.ProductRemoveRequest{Name: name}))
 			return done(a, r, err, func(*controlv1.ProductRemoveResponse) string { return name + " is removed" })
