@@ -19,7 +19,7 @@ func Describe(items []string) []string {
 		case "deny_critical":
 			deny = append(deny, "deny even the files this system needs to start and to be repaired (a fault in the product can make the machine unusable)")
 		case "on_miss":
-			deny = append(deny, "have everything denied that it does not answer in time (a slow or dead product stops the machine's work)")
+			deny = append(deny, "have everything denied that it does not answer in time (a slow or crashing product stops programs from starting, until it is degraded or off)")
 		case "live":
 			deny = append(deny, "have its answers count from the start (without this they are only recorded)")
 		case "see":

@@ -44,7 +44,7 @@ func containmentFeatures() []Feature {
 	}
 	for _, ns := range []struct{ file, gives string }{
 		{"mnt", "products see only their own files"}, {"pid", "products see only their own processes"},
-		{"ipc", "products share no memory or queues with others"}, {"net", "products reach the network only where it was granted"},
+		{"ipc", "products share no memory or queues with others"}, {"net", "products have no network but a loopback of their own"},
 		{"uts", "products have a host name of their own"},
 	} {
 		features = append(features, feature("containment.namespace_"+ns.file, ns.gives, "3.8",

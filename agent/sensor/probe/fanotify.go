@@ -27,10 +27,10 @@ func fanotifyFeatures() []Feature {
 			}),
 		feature("fanotify.filesystem_mark", "one mark covers all mounts of a filesystem, containers' too", "4.20",
 			"use a newer kernel", health.Failed, func() error { return mark(unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN) }),
-		feature("fanotify.pidfd", "the asking process cannot be mistaken for a later one with its pid", "5.15", newer, health.OK,
-			func() error { return group(contentGroup | unix.FAN_REPORT_PIDFD) }),
+		feature("fanotify.pidfd", "whose file event it is cannot be mistaken for a later process with that pid", "5.15", newer, health.OK,
+			func() error { return group(noticeGroup | unix.FAN_REPORT_PIDFD) }),
 		feature("fanotify.evictable_mark", "verdicts kept in the kernel take no memory that it needs elsewhere", "5.19",
-			"use a newer kernel; until then verdicts are not kept in the kernel, and every exec is asked", health.Degraded,
+			"use a newer kernel; until then verdicts are not kept in the kernel, which asks every time", health.Degraded,
 			func() error {
 				return mark(unix.FAN_MARK_EVICTABLE|unix.FAN_MARK_IGNORED_MASK, unix.FAN_OPEN_EXEC_PERM)
 			}),
@@ -48,7 +48,7 @@ func fanotifyFeatures() []Feature {
 			}
 			return mark(0, unix.FAN_RENAME)
 		}),
-		feature("fanotify.pre_content", "reading a file can wait for a verdict, and a denial can say why", "6.14", newer, health.OK,
+		feature("fanotify.pre_content", "reading a file could wait for a verdict; nothing here uses it yet", "6.14", newer, health.OK,
 			func() error { return mark(0, preAccess) }),
 	}
 }
