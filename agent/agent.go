@@ -128,11 +128,19 @@ func (a *Agent) newHub() (err error) {
 	return err
 }
 
-// subscriptions tells the sensors what somebody wants.
+// subscriptions tells the sensors what somebody wants. What the file sensor says and asks names processes: the process
+// sensor works before it and rests after it.
 func (a *Agent) subscriptions(events, questions event.KindSet, scope []string) {
+	wanted := events != 0 || questions != 0
+	if wanted {
+		a.processes.SetWanted(true)
+	}
 	a.files.SetOpenScope(scope)
 	a.files.SetEvents(events)
 	a.files.SetQuestions(questions.Has(event.Exec), questions.Has(event.Open))
+	if !wanted {
+		a.processes.SetWanted(false)
+	}
 }
 
 func (a *Agent) newCritical() (err error) {
@@ -182,14 +190,16 @@ func (a *Agent) newProcesses() (err error) {
 	if err != nil {
 		return err
 	}
-	a.processes.MarkPlatform(uint32(os.Getpid()))
-	return nil
+	return a.processes.MarkPlatform(uint32(os.Getpid()))
 }
 
 // processEvent is called on the process sensor's thread.
 func (a *Agent) processEvent(e *event.Event) {
-	if e.Kind == event.Exec {
+	switch e.Kind {
+	case event.Exec:
 		a.rescan.saw(e.Process)
+	case event.Exit:
+		a.rescan.ended(e.Process)
 	}
 	a.hub.Publish(e)
 }

@@ -77,49 +77,73 @@ func (d *daemons) has(p *event.Process) bool {
 	return slices.Contains(*granted, p.Executable.Path) && runs(p, p.Executable.Path)
 }
 
-// rescan turns "a process entered a mount namespace that was not there before" into one look at all mounts.
+// rescan turns "a process entered a mount namespace that was not there before" into a look at all mounts, and into a second
+// one for what is mounted just after.
 type rescan struct {
-	seen map[uint64]struct{} // touched by the process sensor's thread alone
+	own  uint64                      // the agent's mount namespace, which the file sensor watches anyway
+	seen map[uint64]event.ProcessKey // who was first seen in a namespace; touched by the process sensor's thread alone
 	wake chan struct{}
 }
 
 func newRescan() *rescan {
-	return &rescan{seen: map[uint64]struct{}{}, wake: make(chan struct{}, 1)}
+	r := &rescan{seen: map[uint64]event.ProcessKey{}, wake: make(chan struct{}, 1)}
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/mnt", &st) == nil {
+		r.own = st.Ino
+	}
+	return r
 }
 
 // maxNamespaces bounds what is remembered; forgetting only costs a look too many.
 const maxNamespaces = 4096
 
+// saw takes note of where p executes a program.
 func (r *rescan) saw(p *event.Process) {
-	if p == nil || p.CgroupID == 0 {
+	ns := p.MountNamespace
+	if ns == 0 || ns == r.own {
 		return
 	}
-	if _, known := r.seen[p.CgroupID]; known {
+	if _, known := r.seen[ns]; known {
 		return
 	}
 	if len(r.seen) >= maxNamespaces {
 		clear(r.seen)
 	}
-	r.seen[p.CgroupID] = struct{}{}
+	r.seen[ns] = p.Key
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
 }
 
+// ended forgets a namespace with the process that was seen in it first: the kernel gives its number to another one.
+func (r *rescan) ended(p *event.Process) {
+	if r.seen[p.MountNamespace] == p.Key {
+		delete(r.seen, p.MountNamespace)
+	}
+}
+
+const (
+	lookPause = 50 * time.Millisecond  // a storm of containers is looked at together
+	lookAgain = 300 * time.Millisecond // a script in a new namespace mounts after its first exec
+)
+
 func (r *rescan) run(ctx context.Context, look func()) error {
-	const pause = 50 * time.Millisecond // a storm of containers is looked at together
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-r.wake:
+			again = time.After(lookAgain)
+		case <-again:
+			again = nil
 		}
 		look()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(lookPause):
 		}
 	}
 }

@@ -77,9 +77,9 @@ func (s *Sensor) applyFork(r *record) *event.Event {
 		parent = s.unknown(&r.who, r)
 	}
 	before := parent.proc.Load()
-	if before.Credentials != r.who.creds && r.time >= parent.settled {
+	if (before.Credentials != r.who.creds || before.MountNamespace != r.who.mountNS) && r.time >= parent.settled {
 		changed := *before
-		changed.Credentials = r.who.creds
+		changed.Credentials, changed.MountNamespace = r.who.creds, r.who.mountNS
 		parent.proc.Store(&changed)
 	}
 	child.Executable = before.Executable
@@ -116,6 +116,7 @@ func (s *Sensor) process(w *who, r *record) *event.Process {
 	p := &event.Process{
 		Key: w.key, Parent: w.parent, Comm: w.comm, Credentials: w.creds, Kernel: w.kernel,
 		CgroupID: w.cgroup, Cgroup: cgroup.path, ContainerID: cgroup.container,
+		MountNamespace: w.mountNS,
 	}
 	if len(r.cgroup) == 0 && cgroup.path != "/" {
 		p.CgroupID = 0 // the path is that of a version 1 hierarchy
@@ -134,7 +135,7 @@ func (s *Sensor) unknown(w *who, r *record) *node {
 	p := s.process(w, r)
 	if n := s.tree.newest(p.Key.PID); n != nil && sameTick(n.proc.Load().Key, p.Key) {
 		known := *n.proc.Load() // from /proc, with a rounded start
-		known.Key, known.Credentials = p.Key, p.Credentials
+		known.Key, known.Credentials, known.MountNamespace = p.Key, p.Credentials, p.MountNamespace
 		p = &known
 	} else {
 		p.Executable = currentExecutable(p.Key)

@@ -2,8 +2,11 @@ package process
 
 // Counters are totals since the sensor was made.
 type Counters struct {
-	// In the kernel, in the agent's pid namespace. Exits counts a process twice when its last two threads end at once.
+	// In the kernel, in the agent's pid namespace, while wanted. Exits counts a process twice when its last two threads end at
+	// once.
 	Execs, Forks, Exits uint64
+	// In the kernel: forks and execs there while nobody wanted them.
+	Unwanted uint64
 	// In the kernel: what happened in processes that the agent's pid namespace does not show.
 	Outside uint64
 	// In the kernel: no record was sent, by cause.
@@ -37,6 +40,7 @@ func (s *Sensor) Counters() (Counters, error) {
 		return c, err
 	}
 	c.Execs, c.Forks, c.Exits, c.Outside = k.Execs, k.Forks, k.Exits, k.Outside
+	c.Unwanted = k.Unwanted
 	c.LostExecs, c.LostForks, c.LostExits, c.LostScratch = k.LostExecs, k.LostForks, k.LostExits, k.LostScratch
 	c.ArgvUnread, c.Recursions = k.ArgvUnread, s.kernel.recursions()
 	return c, nil

@@ -38,7 +38,9 @@ func TestPlatformIsInheritedAndMarkedLate(t *testing.T) {
 	if w.Platform(me) || w.Platform(child) || w.Platform(grandchild) {
 		t.Fatal("marked before MarkPlatform")
 	}
-	w.MarkPlatform(me)
+	if err := w.MarkPlatform(me); err != nil {
+		t.Fatal(err)
+	}
 	if !w.Platform(me) || !w.Platform(child) || !w.Platform(grandchild) {
 		t.Errorf("after MarkPlatform: self %v, child %v, grandchild %v", w.Platform(me), w.Platform(child), w.Platform(grandchild))
 	}

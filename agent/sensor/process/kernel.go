@@ -101,6 +101,18 @@ func (k *kernel) tasks(found func(*record)) error {
 	return nil
 }
 
+// want has the programs send records, or not. A program that runs meanwhile goes by what it saw first.
+func (k *kernel) want(wanted bool) error {
+	var value uint64
+	if wanted {
+		value = 1
+	}
+	if err := k.objects.Wanted.Set(value); err != nil {
+		return fmt.Errorf("tell the BPF programs whether to send: %w", err)
+	}
+	return nil
+}
+
 // counts reads the kernel's counters.
 func (k *kernel) counts() (kernelCounts, error) {
 	var c kernelCounts

@@ -55,6 +55,12 @@ struct ns_common {
 struct pid_namespace {
 	struct ns_common ns;
 };
+struct mnt_namespace {
+	struct ns_common ns;
+};
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
 struct upid {
 	int nr;
 	struct pid_namespace *ns;
@@ -168,6 +174,7 @@ struct task_struct {
 	const struct cred *cred;
 	char comm[16];
 	struct fs_struct *fs;
+	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 	struct mm_struct *mm;

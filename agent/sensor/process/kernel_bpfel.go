@@ -18,6 +18,7 @@ type kernelCounts struct {
 	Execs       uint64
 	Forks       uint64
 	Exits       uint64
+	Unwanted    uint64
 	Outside     uint64
 	LostExecs   uint64
 	LostForks   uint64
@@ -56,6 +57,7 @@ type kernelScratch struct {
 			Cell        uint32
 			Flags       uint32
 			Comm        [16]int8
+			MountNs     uint64
 		}
 		Image struct {
 			_     structs.HostLayout
@@ -81,7 +83,7 @@ type kernelScratch struct {
 		Cgroup1Len uint32
 		ArgvLen    uint32
 	}
-	_ [20272]byte
+	_ [20264]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -99,6 +101,7 @@ const (
 	kernelVarCounts       = "counts"
 	kernelVarLastWake     = "last_wake"
 	kernelVarQuiet        = "quiet"
+	kernelVarWanted       = "wanted"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -166,6 +169,7 @@ type kernelVariableSpecs struct {
 	Counts     *ebpf.VariableSpec `ebpf:"counts"`
 	LastWake   *ebpf.VariableSpec `ebpf:"last_wake"`
 	Quiet      *ebpf.VariableSpec `ebpf:"quiet"`
+	Wanted     *ebpf.VariableSpec `ebpf:"wanted"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -209,6 +213,7 @@ type kernelVariables struct {
 	Counts     *ebpf.Variable `ebpf:"counts"`
 	LastWake   *ebpf.Variable `ebpf:"last_wake"`
 	Quiet      *ebpf.Variable `ebpf:"quiet"`
+	Wanted     *ebpf.Variable `ebpf:"wanted"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

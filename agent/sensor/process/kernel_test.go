@@ -17,7 +17,7 @@ import (
 )
 
 func quiet(emit func(*event.Event)) Config {
-	return Config{Emit: emit, Log: slog.New(slog.DiscardHandler), Health: health.NewRegistry()}
+	return Config{Wanted: true, Emit: emit, Log: slog.New(slog.DiscardHandler), Health: health.NewRegistry()}
 }
 
 // A closed sensor leaves no program, map or link in the kernel.

@@ -24,6 +24,9 @@ func (s *Sensor) runPolling(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if !s.wanted.Load() {
+				continue
+			}
 			if err := s.poll(true); err != nil {
 				return err
 			}
@@ -63,10 +66,12 @@ func (s *Sensor) poll(emit bool) error {
 	}
 	s.link()
 	s.mu.Unlock()
+	if !emit {
+		return nil
+	}
 	for _, e := range events {
-		if emit {
-			s.cfg.Emit(e)
-		}
+		s.emitted.add(e.Kind)
+		s.cfg.Emit(e)
 	}
 	return nil
 }
@@ -97,7 +102,6 @@ func (s *Sensor) compare(d *procDir, p *event.Process) []*event.Event {
 		return events
 	}
 	maker := parent.proc.Load()
-	s.emitted.forks.Add(1)
 	events = append(events, &event.Event{Kind: event.Fork, Time: p.Key.Start, Process: maker, Fork: &event.ForkDetail{Child: p}})
 	if maker.Executable != p.Executable {
 		events = append(events, s.polledExec(d, p, maker.Executable.Path, now))
@@ -123,7 +127,6 @@ func (s *Sensor) gone(pid uint32, was polled) *event.Event {
 	delete(s.seen, pid)
 	s.tree.end(was.node, now)
 	s.cells.put(pid, 0)
-	s.emitted.exits.Add(1)
 	return &event.Event{Kind: event.Exit, Time: now, Process: was.proc, Exit: &event.ExitDetail{Code: -1}}
 }
 
@@ -137,7 +140,6 @@ func (s *Sensor) polledExec(d *procDir, p *event.Process, previous string, now u
 	if cwd, err := d.readlink("cwd"); err == nil {
 		detail.CWD = strings.TrimSuffix(cwd, deletedSuffix)
 	}
-	s.emitted.execs.Add(1)
 	return &event.Event{Kind: event.Exec, Time: now, Process: p, Exec: detail}
 }
 

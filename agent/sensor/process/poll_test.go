@@ -65,7 +65,9 @@ func TestPollingMarksThePlatform(t *testing.T) {
 	}
 	pid := uint32(cmd.Process.Pid)
 	w.exec(t, int(pid))
-	w.MarkPlatform(pid)
+	if err := w.MarkPlatform(pid); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := in.Write([]byte("\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ struct who {
 	__u32 cell;
 	__u32 flags; /* 1: kernel thread */
 	char comm[16];
+	__u64 mount_ns;
 };
 
 struct image {
@@ -110,9 +111,10 @@ struct {
 	__type(value, __u64); /* four cells: an array's values are 8 bytes apart */
 } cells SEC(".maps");
 
-/* What was counted since the object was loaded. */
+/* What was counted since the object was loaded; while nobody wanted it, only in unwanted. */
 struct counts {
 	__u64 execs, forks, exits;                /* inside the agent's pid namespace */
+	__u64 unwanted;                           /* execs and forks there that nobody wanted: no record */
 	__u64 outside;                            /* not visible there: no record */
 	__u64 lost_execs, lost_forks, lost_exits; /* the ring was full */
 	__u64 lost_scratch;                       /* no buffer: cannot happen, counted all the same */
@@ -121,9 +123,13 @@ struct counts {
 volatile struct counts counts = {};
 volatile const __u32 agent_pidns = 0; /* inode number of the agent's pid namespace */
 
+/* 0 while nobody wants events or the tree: then only the cells are kept. Each program looks once, so that what it counts and
+ * what it sends cannot differ. On a cache line of its own: the counters beside it change all the time. */
+volatile __u64 wanted __attribute__((aligned(64))) = 0;
+
 /* Waking the reader costs more than all the rest (an interrupt to this processor: 20 µs in a virtual machine). While nobody
  * needs the tree at once, it is woken at most once in this many nanoseconds; it looks again by itself after each waking. */
-volatile __u64 quiet = 0;
+volatile __u64 quiet __attribute__((aligned(64))) = 0;
 volatile __u64 last_wake = 0;
 
 #define count(field) __sync_fetch_and_add(&counts.field, 1)
@@ -178,6 +184,7 @@ static __always_inline void fill_who(struct who *w, struct task_struct *task, __
 	bpf_core_read(&w->caps, sizeof(w->caps), &cred->cap_effective);
 	w->cell = cell ? *cell : 0;
 	w->flags = task->flags & PF_KTHREAD ? 1 : 0;
+	w->mount_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 	BPF_CORE_READ_INTO(&w->comm, leader, comm); /* the process's name, not one thread's */
 }
 
@@ -423,9 +430,13 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 		count(outside);
 		return 0;
 	}
-	count(execs);
 	if (cell)
 		*cell = (*cell & (CELL_PLATFORM | CELL_FORK_MASK)) | ((*cell + CELL_EXEC) & 0xff00);
+	if (!wanted) {
+		count(unwanted);
+		return 0;
+	}
+	count(execs);
 	if (!s) {
 		count(lost_scratch);
 		return 0;
@@ -452,19 +463,23 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	__u16 *cell, *parents;
 	__u64 v1, v2;
 
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (child->pid != child->tgid)
 		return 0; /* a thread */
 	pid = pid_in_agent(child);
 	if (!pid) {
 		count(outside);
 		return 0;
 	}
-	count(forks);
 	parent_pid = pid_in_agent(parent);
 	cell = cell_of(pid);
 	parents = cell_of(parent_pid);
 	if (cell)
 		*cell = ((*cell + CELL_FORK) & CELL_FORK_MASK) | (parent_pid && parents ? *parents & CELL_PLATFORM : 0);
+	if (!wanted) {
+		count(unwanted);
+		return 0;
+	}
+	count(forks);
 	if (!s) {
 		count(lost_scratch);
 		return 0;
@@ -490,10 +505,12 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task)
 {
-	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct signal_struct *signal = task->signal;
 	struct exit e = {};
 	__u32 pid;
 
+	if (!wanted)
+		return 0;
 	if (BPF_CORE_READ(signal, live.counter) > 0)
 		return 0; /* other threads go on */
 	pid = pid_in_agent(task);

@@ -238,8 +238,18 @@ func (d *procDir) process() (*event.Process, error) {
 		cgroup := parseCgroups(data)
 		p.Cgroup, p.ContainerID = cgroup.path, cgroup.container
 	}
+	p.MountNamespace = d.mountNamespace()
 	p.Parent = parentKey(stat.ppid)
 	return p, nil
+}
+
+// mountNamespace returns the inode of the process's mount namespace, 0 if it does not show it.
+func (d *procDir) mountNamespace() uint64 {
+	var st unix.Stat_t
+	if unix.Fstatat(d.fd, "ns/mnt", &st, 0) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // refused says that a process, such as pid 1 in a sandbox, does not let its program be looked at.

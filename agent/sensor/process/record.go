@@ -20,7 +20,7 @@ const (
 // The sizes of the fixed parts that this version reads. A newer object may send longer ones.
 const (
 	headerSize = 16
-	whoSize    = 96
+	whoSize    = 104
 	imageSize  = 56
 	execSize   = headerSize + whoSize + imageSize + 40
 	forkSize   = headerSize + 2*whoSize + 8
@@ -46,6 +46,7 @@ type who struct {
 	cell        uint16
 	kernel      bool
 	comm        string
+	mountNS     uint64
 }
 
 // image is the file of a record's program.
@@ -167,6 +168,7 @@ func (w *who) decode(b []byte) {
 	w.cell = uint16(u32(10))
 	w.kernel = u32(11)&1 != 0
 	w.comm = cString(b[80:96])
+	w.mountNS = binary.LittleEndian.Uint64(b[96:])
 }
 
 func (im *image) decode(b []byte) {

@@ -34,7 +34,8 @@ func rawWho(pid, ppid uint32, comm string) []byte {
 	for _, v := range []uint32{pid, ppid, 1, 2, 3, 4, 5, 6, 7, 8, 0x109, 1} {
 		b = binary.LittleEndian.AppendUint32(b, v)
 	}
-	return append(b, []byte(comm + strings.Repeat("\x00", 16))[:16]...)
+	b = append(b, []byte(comm + strings.Repeat("\x00", 16))[:16]...)
+	return binary.LittleEndian.AppendUint64(b, 4026531841)
 }
 
 func rawExec(lengths [10]uint32, tail ...string) []byte {
@@ -66,7 +67,7 @@ func TestDecodeReadsEveryField(t *testing.T) {
 	wantWho := who{
 		key: event.ProcessKey{PID: 10, Start: 1000}, parent: event.ProcessKey{PID: 9, Start: 900}, cgroup: 5,
 		creds: event.Credentials{UID: 1, EUID: 2, SUID: 3, FSUID: 4, GID: 5, EGID: 6, SGID: 7, FSGID: 8, CapEffective: 0xff},
-		cell:  0x109, kernel: true, comm: "true",
+		cell:  0x109, kernel: true, comm: "true", mountNS: 4026531841,
 	}
 	if r.who != wantWho {
 		t.Errorf("who is %+v\nwant %+v", r.who, wantWho)

@@ -186,7 +186,9 @@ func flags(t *testing.T, w *watch) {
 	if err := marked.Start(); err != nil {
 		t.Fatal(err)
 	}
-	w.MarkPlatform(pid)
+	if err := w.MarkPlatform(pid); err != nil {
+		t.Fatal(err)
+	}
 	if marked.Process.Pid != pid || !w.Platform(pid) {
 		t.Fatalf("pid %d, platform %v", marked.Process.Pid, w.Platform(pid))
 	}

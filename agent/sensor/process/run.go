@@ -37,6 +37,8 @@ func (s *Sensor) Run(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	stop := context.AfterFunc(ctx, func() { _ = s.kernel.ring.Flush() })
 	defer stop()
+	s.serve(true)
+	defer s.serve(false)
 	r := reader{Sensor: s}
 	return r.run(ctx)
 }
@@ -56,6 +58,9 @@ func (r *reader) run(ctx context.Context) error {
 	if err := r.check(time.Now()); err != nil {
 		return err
 	}
+	if err := r.pause(lookAgain); err != nil { // an exit may be there that woke nobody
+		return err
+	}
 	for ctx.Err() == nil {
 		err := r.kernel.ring.ReadInto(&r.raw)
 		switch {
@@ -67,7 +72,7 @@ func (r *reader) run(ctx context.Context) error {
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
 			wait := checkInterval
-			if r.busy {
+			if r.serve(true) || r.busy { // what woke the reader may have been taken by the activation
 				wait = lookAgain
 			}
 			r.busy = false
@@ -84,6 +89,10 @@ func (r *reader) run(ctx context.Context) error {
 
 // pause sets when to look again if nothing wakes the reader, and does what is due.
 func (r *reader) pause(wait time.Duration) error {
+	if !r.wanted.Load() {
+		r.kernel.ring.SetDeadline(time.Time{}) // SetWanted wakes it
+		return nil
+	}
 	now := time.Now()
 	r.kernel.ring.SetDeadline(now.Add(wait))
 	if now.Sub(r.checked) < checkInterval {
@@ -107,7 +116,18 @@ func (r *reader) check(now time.Time) error {
 		return fmt.Errorf("tell the BPF programs when to wake the reader: %w", err)
 	}
 	r.repair()
+	if r.unread && r.wanted.Load() {
+		r.readAgain()
+	}
 	return nil
+}
+
+// readAgain tries once more what failed when the sensor was activated.
+func (s *Sensor) readAgain() {
+	s.unreadable(s.rescan())
+	if !s.unread {
+		s.whole()
+	}
 }
 
 // take decodes one record and applies it; what cannot be read is counted and skipped.

@@ -7,22 +7,13 @@ import (
 	"bailey/internal/boottime"
 )
 
-// scan reads the processes that are there before the first record is taken from the ring. Records of what happened
-// meanwhile are applied on top of it: the last one of each process leaves it right.
-func (s *Sensor) scan() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, err := s.readAll(func(*record) uint64 { return 0 })
-	return err
-}
-
-// rescan corrects the tree by the processes that are there now, after records were lost. Older records still in the ring
-// say nothing new about a process that was read.
+// rescan makes the tree that of the processes that are there now: at the start, after a time in which nobody wanted it,
+// after records were lost. Older records still in the ring say nothing new about a process that was read.
 func (s *Sensor) rescan() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	begin := boottime.Now()
-	there, err := s.readAll(func(r *record) uint64 { return r.time })
+	there, err := s.readAll()
 	if err != nil {
 		return err
 	}
@@ -35,12 +26,12 @@ func (s *Sensor) rescan() error {
 }
 
 // readAll puts all living processes into the tree and returns their keys.
-func (s *Sensor) readAll(settled func(*record) uint64) (map[uint32]event.ProcessKey, error) {
+func (s *Sensor) readAll() (map[uint32]event.ProcessKey, error) {
 	begin := boottime.Now()
 	there := make(map[uint32]event.ProcessKey)
 	parents := make(map[uint32]event.ProcessKey)
 	err := s.kernel.tasks(func(r *record) {
-		s.found(r, settled(r))
+		s.found(r)
 		there[r.who.key.PID] = r.who.key
 		parents[r.who.parent.PID] = r.who.parent
 	})
@@ -55,14 +46,14 @@ func (s *Sensor) readAll(settled func(*record) uint64) (map[uint32]event.Process
 }
 
 // found puts one task of the iterator into the tree.
-func (s *Sensor) found(r *record, settled uint64) {
+func (s *Sensor) found(r *record) {
 	p := s.process(&r.who, r)
 	p.Executable = s.executable(r)
 	if n := s.tree.find(p.Key); n != nil {
 		p.Parent = n.proc.Load().Parent
 	}
 	n := s.tree.put(p, r.who.cell, r.time)
-	n.settled = settled
+	n.settled = r.time
 	s.markNeverAsk(p)
 }
 

@@ -30,6 +30,9 @@ type Config struct {
 	// Called on the sensor's thread; it must not call the sensor. nil means none.
 	NeverAsk func(*event.Process) bool
 
+	// Wanted is whether somebody wants events or needs the tree from the start; SetWanted changes it.
+	Wanted bool
+
 	RingBytes    uint32        // size of the ring buffer, a power of two; default 8 MiB
 	WithoutBPF   bool          // read /proc again and again instead, as where the kernel refuses BPF
 	PollInterval time.Duration // how often then; default 1 s
@@ -42,13 +45,20 @@ type Sensor struct {
 	cells  *cells
 	tree   *tree
 
+	wanted    atomic.Bool   // the tree is kept; stored by who makes it right
+	switching sync.Mutex    // held by SetWanted
+	gate      sync.Mutex    // guards what follows
+	reading   bool          // a goroutine empties the ring and will serve
+	request   chan struct{} // closed when the tree that somebody waits for is right; nil if nobody waits
+
 	mu sync.Mutex // guards the changing of tree, and what follows
 	// Of the goroutine that holds mu.
 	cgroups cgroupNames
 	seen    map[uint32]polled // without BPF
 
 	emitted counters
-	lost    uint64      // the kernel's losses when the tree was last read anew; of Run's goroutine
+	unread  bool        // the tree is incomplete; of the goroutine that empties the ring, as are the next two
+	lost    uint64      // the kernel's losses when the tree was last read anew
 	lostAt  time.Time   // when that was, zero when it was long ago
 	missed  atomic.Bool // somebody needed a process that the tree did not have yet
 }
@@ -58,8 +68,19 @@ type counters struct {
 	execs, forks, exits, duplicates, outside, malformed, unknownKinds, unknownProcesses, rescans atomic.Uint64
 }
 
-// New attaches to the kernel and reads the processes that are there; nothing that happens after its return is missed, and
-// Run emits it. Where the kernel refuses, New succeeds all the same, says so in the health registry and reads /proc.
+func (c *counters) add(k event.Kind) {
+	switch k {
+	case event.Exec:
+		c.execs.Add(1)
+	case event.Fork:
+		c.forks.Add(1)
+	case event.Exit:
+		c.exits.Add(1)
+	}
+}
+
+// New attaches to the kernel and, if Wanted, reads the processes that are there; nothing that happens after its return is
+// missed then, and Run emits it. Where the kernel refuses, New succeeds all the same, says so in the health registry and reads /proc.
 func New(cfg Config) (*Sensor, error) {
 	if cfg.Emit == nil || cfg.Log == nil || cfg.Health == nil {
 		return nil, errors.New("process sensor needs Emit, Log and Health")
@@ -95,12 +116,12 @@ func (s *Sensor) open() error {
 	}
 	if s.kernel == nil {
 		s.degrade(refused)
-		return s.poll(false)
+	} else {
+		s.whole()
 	}
-	if err := s.scan(); err != nil {
-		return err
+	if s.cfg.Wanted {
+		s.activate()
 	}
-	s.whole()
 	return nil
 }
 
@@ -130,9 +151,12 @@ func (s *Sensor) Close() error {
 }
 
 // Lookup returns the process that has pid now, or had it last if it has ended; nil if the tree does not know it, or if the
-// kernel has since given the pid to another process or that process has executed another program. It opens no file and
-// waits for nobody.
+// kernel has since given the pid to another process or that process has executed another program, or while the tree is not
+// wanted. It opens no file and waits for nobody.
 func (s *Sensor) Lookup(pid uint32) *event.Process {
+	if !s.wanted.Load() {
+		return nil
+	}
 	n := s.tree.newest(pid)
 	if n == nil || s.kernel != nil && (s.cells.get(pid)^uint16(n.cell.Load()))&^cellFlags != 0 {
 		s.missed.Store(true)
@@ -151,7 +175,7 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 		if p := s.Lookup(pid); p != nil {
 			return p, nil
 		}
-		if s.kernel == nil || wait > loadWait {
+		if s.kernel == nil || wait > loadWait || !s.wanted.Load() {
 			break
 		}
 		_ = s.kernel.ring.Flush() // the reader may be waiting for more; it fails only when the sensor is being closed
@@ -160,6 +184,9 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 	p, err := readProcess(pid)
 	if err != nil {
 		return nil, fmt.Errorf("load process %d: %w", pid, err)
+	}
+	if !s.wanted.Load() {
+		return p, nil
 	}
 	if s.kernel == nil {
 		return s.adoptPolled(p), nil
@@ -185,8 +212,11 @@ func (s *Sensor) Ancestors(key event.ProcessKey) []*event.Process {
 	return n.ancestors()
 }
 
-// Processes returns all living processes in no order.
+// Processes returns all living processes in no order; none while the tree is not wanted.
 func (s *Sensor) Processes() []*event.Process {
+	if !s.wanted.Load() {
+		return nil
+	}
 	nodes := s.tree.living()
 	out := make([]*event.Process, len(nodes))
 	for i, n := range nodes {
@@ -205,8 +235,11 @@ func (s *Sensor) NeverAsk(pid uint32) bool { return s.cells.get(pid)&cellNeverAs
 
 // MarkPlatform makes pid, and the descendants that it has and will have, part of the platform. Meant for the agent's own
 // pid at its start.
-func (s *Sensor) MarkPlatform(pid uint32) {
-	s.cells.mark(pid, cellPlatform)
+func (s *Sensor) MarkPlatform(pid uint32) error {
+	s.cells.mark(pid, cellPlatform) // first: the kernel gives it to every child from here on
+	if err := s.readUnwanted(); err != nil {
+		return fmt.Errorf("mark the descendants of process %d: %w", pid, err)
+	}
 	for _, n := range s.tree.living() {
 		key := n.proc.Load().Key
 		for up := n.parent.Load(); up != nil; up = up.parent.Load() {
@@ -216,4 +249,18 @@ func (s *Sensor) MarkPlatform(pid uint32) {
 			}
 		}
 	}
+	return nil
+}
+
+// readUnwanted reads the processes once if nobody else keeps the tree.
+func (s *Sensor) readUnwanted() error {
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	switch {
+	case s.wanted.Load():
+		return nil
+	case s.kernel == nil:
+		return s.poll(false)
+	}
+	return s.rescan()
 }

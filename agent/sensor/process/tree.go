@@ -155,6 +155,20 @@ func (t *tree) forget(now uint64) {
 	}
 }
 
+// closePIDs makes newest forget the processes that have ended: nobody saw whom their pids were given to since.
+func (t *tree) closePIDs() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for pid, n := range s.byPID {
+			if n.ended.Load() {
+				delete(s.byPID, pid)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
 func (t *tree) remove(n *node) {
 	key := n.proc.Load().Key
 	s := t.shard(key.PID)

@@ -36,6 +36,13 @@ func start(t testing.TB, cfg process.Config) *watch {
 // startPaused attaches a sensor that does not run yet.
 func startPaused(t testing.TB, cfg process.Config) *watch {
 	t.Helper()
+	cfg.Wanted = true
+	return attach(t, cfg)
+}
+
+// attach makes a sensor that is closed when the test ends.
+func attach(t testing.TB, cfg process.Config) *watch {
+	t.Helper()
 	w := &watch{health: health.NewRegistry(), wake: make(chan struct{}, 1)}
 	cfg.Health, cfg.Log, cfg.Emit = w.health, slog.New(slog.DiscardHandler), w.emit
 	s, err := process.New(cfg)
