@@ -1,12 +1,14 @@
 package process_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -266,5 +268,49 @@ func TestForkCarriesAChangeOfCredentials(t *testing.T) {
 	e := w.until(t, "fork by the helper", func(e *event.Event) bool { return e.Kind == event.Fork && e.Process.Key.PID == uint32(pid) })
 	if e.Process.Credentials.EUID != 4321 || e.Fork.Child.Credentials.EUID != 4321 {
 		t.Errorf("parent %+v, child %+v", e.Process.Credentials, e.Fork.Child.Credentials)
+	}
+}
+
+// The mount namespace is known of what was there before, of a child that enters one at its birth, and of a program that is
+// executed after entering one.
+func TestMountNamespaceIsNamed(t *testing.T) {
+	roottest.Require(t, needs+" and makes a mount namespace")
+	namespace := func(pid int) uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	own := namespace(os.Getpid())
+	for _, without := range []bool{false, true} {
+		t.Run(fmt.Sprintf("without_bpf_%v", without), func(t *testing.T) {
+			w := start(t, process.Config{WithoutBPF: without, PollInterval: 20 * time.Millisecond})
+			if p := w.Lookup(uint32(os.Getpid())); p == nil || p.MountNamespace != own {
+				t.Errorf("from before: %+v, want %d", p, own)
+			}
+			for name, cmd := range map[string]*exec.Cmd{"born": exec.Command("/bin/sleep", "1000"), "entered": exec.Command("/usr/bin/unshare", "-m", "/bin/sleep", "1000")} {
+				if name == "born" {
+					cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+				}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer end([]*exec.Cmd{cmd})
+				e := w.until(t, name, func(e *event.Event) bool {
+					return e.Kind == event.Exec && e.Process.Key.PID == uint32(cmd.Process.Pid) && e.Process.Comm == "sleep"
+				})
+				if want := namespace(cmd.Process.Pid); e.Process.MountNamespace != want || want == own {
+					t.Errorf("%s: %d, want %d; this one's is %d", name, e.Process.MountNamespace, want, own)
+				}
+				if without || name != "born" {
+					continue
+				}
+				w.rewind()
+				if fork := w.fork(t, cmd.Process.Pid); fork.Fork.Child.MountNamespace != e.Process.MountNamespace || fork.Process.MountNamespace != own {
+					t.Errorf("at birth: child %d, parent %d", fork.Fork.Child.MountNamespace, fork.Process.MountNamespace)
+				}
+			}
+		})
 	}
 }
