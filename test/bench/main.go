@@ -37,7 +37,7 @@ func parseOptions() options {
 	flag.StringVar(&o.bailey, "bailey", "dist/bailey", "the agent; its lanes are left out when it does not exist")
 	flag.StringVar(&o.products, "products", "dist/products", "product folders")
 	flag.StringVar(&o.out, "out", "test/bench/results", "where the table and the JSON go")
-	flag.StringVar(&o.cache, "cache", ".cache/bench", "where the image and fapolicyd are kept between runs")
+	flag.StringVar(&o.cache, "cache", ".cache/bench-data", "where the image and fapolicyd are kept between runs")
 	flag.StringVar(&o.lanes, "lanes", "", "only these lanes, separated by commas; none is always measured")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each lane is measured")
 	flag.IntVar(&o.files, "files", 20000, "files in the open loop")
