@@ -52,9 +52,9 @@ func (n *notifier) emitKind(c *change, bit uint64, kind event.Kind, f event.File
 	case unix.FAN_MOVED_FROM:
 		n.flushMove(c.pid)
 		if len(n.from) >= maxMoves {
-			n.flushMoves()
+			n.flushMoves(n.now)
 		}
-		n.from[c.pid] = moved{path: f.Path, c: e}
+		n.from[c.pid] = moved{path: f.Path, c: e, at: n.now}
 		return
 	case unix.FAN_MOVED_TO:
 		if m, ok := n.from[c.pid]; ok {
@@ -93,9 +93,12 @@ func (n *notifier) flushMove(pid int32) {
 	}
 }
 
-func (n *notifier) flushMoves() {
-	for pid := range n.from {
-		n.flushMove(pid)
+// flushMoves gives up on the second halves of the moves that were read until then.
+func (n *notifier) flushMoves(until uint64) {
+	for pid, m := range n.from {
+		if m.at <= until {
+			n.flushMove(pid)
+		}
 	}
 }
 

@@ -3,6 +3,8 @@ package file
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,6 +136,20 @@ func TestOnlyWantedKindsAreTold(t *testing.T) {
 	}
 }
 
+// queueLimit is how many events the notify group keeps; the kernel merges the events of one file, so it takes as many files.
+func queueLimit(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/fs/fanotify/max_queued_events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // A lost event may be the one that would have dropped a verdict: an overflow drops all, and is an alarm.
 func TestOverflowDropsTheCacheAndIsReported(t *testing.T) {
 	r := newRig(t, "")
@@ -144,7 +160,7 @@ func TestOverflowDropsTheCacheAndIsReported(t *testing.T) {
 	sub := startSubject(t)
 	r.cached(sub, path)
 	r.mu.Lock() // the notifier hangs in Emit
-	sub.do("creates", mkdir(t, filepath.Join(r.dir, "d")), "20000")
+	sub.do("creates", mkdir(t, filepath.Join(r.dir, "d")), strconv.Itoa(queueLimit(t)*5/4))
 	flushes := r.s.Stats().CacheFlushes
 	r.mu.Unlock()
 	eventually(t, "the overflow is counted", func() bool { return r.s.Stats().EventsLost > 0 })

@@ -59,7 +59,7 @@ func TestCloseLetsAThousandOpenersGo(t *testing.T) {
 	select {
 	case end := <-done:
 		t.Logf("all returned after %v", end.Sub(start))
-	case <-time.After(10 * time.Second):
+	case <-time.After(waitLimit):
 		t.Fatal("openers are left waiting")
 	}
 	for _, q := range h.qs {

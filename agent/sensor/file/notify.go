@@ -22,7 +22,12 @@ type notifier struct {
 type moved struct {
 	path string
 	c    *event.Event
+	at   uint64 // when it was read
 }
+
+// moveLinger is how long the second half of a rename is waited for. The kernel queues the halves one after the other in the
+// same system call, but a reader that is quick, or a renamer that is preempted, comes in between.
+const moveLinger = 50 * time.Millisecond
 
 func newNotifier(s *Sensor) *notifier {
 	return &notifier{s: s, resolve: newResolver(s), from: make(map[int32]moved)}
@@ -53,11 +58,14 @@ func (n *notifier) run() {
 
 // idle waits for events, and gives back what was kept for the last ones when none come.
 func (n *notifier) idle(fds []unix.PollFd) {
-	n.flushMoves()
 	timeout := -1
 	if len(n.resolve.roots) > 0 {
 		timeout = int(rootLinger / time.Millisecond)
 		n.resolve.closeRoots(time.Now().Add(-rootLinger))
+	}
+	if len(n.from) > 0 {
+		n.flushMoves(boottime.Now() - uint64(moveLinger))
+		timeout = int(moveLinger / time.Millisecond)
 	}
 	_ = sysPoll(fds, timeout)
 }

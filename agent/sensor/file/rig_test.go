@@ -111,6 +111,7 @@ func scratch(t testing.TB) string {
 
 func mountAt(t testing.TB, fsType, source, dir, options string) {
 	t.Helper()
+	roottest.Require(t, "mounting needs CAP_SYS_ADMIN")
 	if err := unix.Mount(source, dir, fsType, 0, options); err != nil {
 		t.Fatalf("mount %s at %s: %v", fsType, dir, err)
 	}
@@ -198,7 +199,7 @@ func (r *rig) stop() {
 		if err != nil {
 			r.t.Errorf("run: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(waitLimit):
 		r.t.Fatal("the sensor does not stop")
 	}
 	st := r.s.Stats()
@@ -280,9 +281,12 @@ func tinyELF(t testing.TB) []byte {
 // settle waits until files just written are old enough for the cache, and until their close was noticed.
 func (r *rig) settle() { <-time.After(racyWindow + 20*time.Millisecond) }
 
+// waitLimit is how long a condition is waited for; an emulated machine needs most of it.
+const waitLimit = 30 * time.Second
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); {
 		if ok() {
 			return
 		}

@@ -3,6 +3,7 @@ package file
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,9 +29,7 @@ func subject() {
 		start := time.Now()
 		err := act(f, held, maps)
 		var errno syscall.Errno
-		if e, ok := err.(syscall.Errno); ok {
-			errno = e
-		} else if err != nil {
+		if err != nil && !errors.As(err, &errno) {
 			fmt.Fprintln(os.Stderr, "subject:", err)
 			errno = 999
 		}
@@ -163,8 +162,9 @@ func openClose(path string, flags int) error {
 // run executes path in a child and returns the errno of execve.
 func run(path string) error {
 	p, err := os.StartProcess(path, []string{path}, &os.ProcAttr{Files: []*os.File{nil, nil, os.Stderr}})
-	if pe, ok := err.(*os.PathError); ok {
-		return pe.Err
+	var refused *os.PathError
+	if errors.As(err, &refused) {
+		return refused.Err
 	}
 	if err != nil {
 		return err
@@ -259,6 +259,9 @@ func startSubject(t testing.TB) *proc {
 	}
 	t.Cleanup(func() {
 		_ = in.Close()
+		// A subject that a failed test left in a question would keep the sensor, which stops later, from answering it.
+		kill := time.AfterFunc(waitLimit/2, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
 		_ = cmd.Wait()
 		if stderr.Len() > 0 {
 			t.Log(stderr.String())

@@ -44,7 +44,6 @@ type eventsSupport struct {
 	fd     int
 	pidfd  bool // the acting process is named by a pidfd
 	target bool // directory events carry the object's handle too
-	rename bool // FAN_RENAME, set when the first mark accepts it
 }
 
 // openEvents makes the group that reports changes by handle and name, with as much as this kernel has.
