@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bailey/internal/roottest"
@@ -59,6 +60,9 @@ func need(t *testing.T, programs ...string) {
 		if _, err := exec.LookPath(p); err != nil {
 			roottest.Unavailable(t, "needs "+p)
 		}
+	}
+	if err := syscall.Setgid(os.Getgid()); err != nil { // the first thing that rpm does
+		roottest.Unavailable(t, fmt.Sprintf("rpm needs a group that its user namespace maps: %v", err))
 	}
 }
 
