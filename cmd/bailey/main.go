@@ -1,4 +1,5 @@
-// Command bailey is the agent, and the command line of one machine. Everything is in agent and internal/cli.
+// Command bailey is the agent, and the command line of one machine. This file holds nothing but the wiring; everything is in
+// agent and internal/cli.
 package main
 
 import (

@@ -1,5 +1,7 @@
-// Package buildinfo says which build of Bailey a binary is, from what the Go linker recorded in it. It needs no flags at
-// build time and holds no state.
+// Package buildinfo says which build of Bailey a binary is, from what the Go linker recorded in it. It is not the version of
+// a release, which the Makefile gives the linker by a flag, and it holds no state.
+//
+// Invariant: Read needs no flag at build time and always says something; what was not recorded is empty.
 package buildinfo
 
 import (

@@ -1,5 +1,5 @@
-// Package file is the sensor for files: it asks before a file is executed or opened (questions, through one fanotify group
-// that holds the opener until it is answered) and tells what happened to files afterwards (events, through a second group
+// Package file is the sensor for files: it asks before a file is executed or opened (questions, through fanotify groups
+// that hold the opener until it is answered) and tells what happened to files afterwards (events, through another group
 // that reports file handles and names). It is not a policy: it answers by itself only for the platform, for exempt daemons,
 // for kernel threads, for what lies outside the open scope, and where asking is impossible.
 //

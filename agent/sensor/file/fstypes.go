@@ -8,7 +8,7 @@ type fsClass uint8
 const (
 	fsLocal  fsClass = iota // marked
 	fsPseudo                // never marked: holds no files that anybody executes or keeps
-	fsRemote                // marked only where the operator names it: answers about it depend on a server or a daemon (F3)
+	fsRemote                // marked only where the operator names it: answers about it depend on a server or a daemon
 )
 
 // pseudoTypes have no files of their own, or refuse permission marks, or (devtmpfs is not among them) cannot be executed from.

@@ -1,5 +1,7 @@
 // Package clamdtest runs a real clamd for tests: in the foreground, on a socket and with a small signature database of its
 // own, both in temporary directories. It is not a stand-in for clamd.
+//
+// Invariant: clamd ends with its test, and with the test's process if that is killed.
 package clamdtest
 
 import (
