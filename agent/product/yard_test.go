@@ -18,28 +18,21 @@ import (
 	"bailey/agent/event"
 	"bailey/agent/health"
 	"bailey/agent/product"
-	"bailey/agent/product/contain/testdata/probe"
 	"bailey/internal/leakcheck"
 	"bailey/internal/roottest"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := probe.Role(os.Args); ok {
-		os.Exit(code)
-	}
 	leakcheck.Main(m)
 }
 
 // testUIDs are this process's own, so that it can count the processes of a product beside a running agent.
 var testUIDs = uint32(1_950_000_000 + 2048*(os.Getpid()%4096))
 
-// programs builds the hostile product and the helper once per run. Where there is no go command, as in a test machine, this
-// test binary is both: it is static there.
+// programs builds the hostile product and the helper once per run. Where there is no go command, as in a test machine, it was
+// built beside its source.
 var programs = sync.OnceValues(func() (map[string]string, error) {
-	out, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
+	out := "contain/testdata/hostile/hostile"
 	if _, err := exec.LookPath("go"); err == nil {
 		dir, err := os.MkdirTemp("", "programs")
 		if err != nil {

@@ -187,6 +187,11 @@ func (a *archive) tests(tests []testProgram, o options) error {
 		if err := a.tree(dir+"/testdata", filepath.Join(t.dir, "testdata")); err != nil {
 			return err
 		}
+		for place, binary := range t.helpers {
+			if err := a.file(path.Join(dir, place), binary); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintf(&list, "%s %s %s -test.v -test.timeout=%s", dir, program, o.perTest, o.perTest)
 		if o.run != "" {
 			fmt.Fprintf(&list, " -test.run=%s", o.run)

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -97,7 +98,10 @@ func run(ctx context.Context, o options, patterns []string) error {
 }
 
 // testProgram is one package's test binary.
-type testProgram struct{ pkg, dir, binary string }
+type testProgram struct {
+	pkg, dir, binary string
+	helpers          map[string]string // programs in testdata, by their place below dir: the guest has no go command
+}
 
 // buildTests compiles the test binary of every package that has tests.
 func buildTests(ctx context.Context, work string, patterns []string) ([]testProgram, error) {
@@ -114,7 +118,10 @@ func buildTests(ctx context.Context, work string, patterns []string) ([]testProg
 			continue
 		}
 		t := testProgram{pkg: pkg, dir: dir, binary: filepath.Join(work, strings.ReplaceAll(pkg, "/", "_")+".test")}
-		if err := goBuild(ctx, "test", "-c", "-trimpath", "-o", t.binary, pkg); err != nil {
+		if err := goBuild(ctx, "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", t.binary, pkg); err != nil {
+			return nil, err
+		}
+		if t.helpers, err = buildHelpers(ctx, t); err != nil {
 			return nil, err
 		}
 		tests = append(tests, t)
@@ -123,6 +130,29 @@ func buildTests(ctx context.Context, work string, patterns []string) ([]testProg
 		return nil, fmt.Errorf("no package of %v has tests", patterns)
 	}
 	return tests, nil
+}
+
+// buildHelpers compiles the programs testdata/NAME/main.go to testdata/NAME/NAME.
+func buildHelpers(ctx context.Context, t testProgram) (map[string]string, error) {
+	sources, err := filepath.Glob(filepath.Join(t.dir, "testdata/*/main.go"))
+	if err != nil {
+		return nil, err
+	}
+	helpers := map[string]string{}
+	for _, s := range sources {
+		if text, err := os.ReadFile(s); err != nil {
+			return nil, err
+		} else if !bytes.Contains(text, []byte("\npackage main\n")) {
+			continue
+		}
+		name := filepath.Base(filepath.Dir(s))
+		binary := t.binary + "." + name
+		if err := goBuild(ctx, "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, filepath.Dir(s)); err != nil {
+			return nil, err
+		}
+		helpers[filepath.Join("testdata", name, name)] = binary
+	}
+	return helpers, nil
 }
 
 // goBuild runs the go command for a static program for the guest.
