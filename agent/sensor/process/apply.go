@@ -47,11 +47,16 @@ func (s *Sensor) applyExec(r *record) *event.Event {
 	}
 	s.markNeverAsk(p)
 	s.emitted.execs.Add(1)
-	return &event.Event{Kind: event.Exec, Time: r.time, Process: p, Exec: execDetail(r, p, previous)}
+	one := &struct { // one allocation for both
+		event  event.Event
+		detail event.ExecDetail
+	}{detail: execDetail(r, p, previous)}
+	one.event = event.Event{Kind: event.Exec, Time: r.time, Process: p, Exec: &one.detail}
+	return &one.event
 }
 
-func execDetail(r *record, p *event.Process, previous string) *event.ExecDetail {
-	d := &event.ExecDetail{
+func execDetail(r *record, p *event.Process, previous string) event.ExecDetail {
+	d := event.ExecDetail{
 		Argc: r.argc, EnvSize: r.envSize, CWD: joinNames(r.cwd), Script: cString(r.script),
 		Previous: p.Key, PreviousExe: previous,
 	}
@@ -89,7 +94,12 @@ func (s *Sensor) applyFork(r *record) *event.Event {
 	}
 	s.tree.adopt(n, parent)
 	s.emitted.forks.Add(1)
-	return &event.Event{Kind: event.Fork, Time: r.time, Process: parent.proc.Load(), Fork: &event.ForkDetail{Child: child}}
+	one := &struct {
+		event  event.Event
+		detail event.ForkDetail
+	}{detail: event.ForkDetail{Child: child}}
+	one.event = event.Event{Kind: event.Fork, Time: r.time, Process: parent.proc.Load(), Fork: &one.detail}
+	return &one.event
 }
 
 func (s *Sensor) applyExit(r *record) *event.Event {
@@ -104,17 +114,19 @@ func (s *Sensor) applyExit(r *record) *event.Event {
 	}
 	n.said = true
 	s.emitted.exits.Add(1)
-	return &event.Event{
-		Kind: event.Exit, Time: r.time, Process: n.proc.Load(),
-		Exit: &event.ExitDetail{Code: int32(r.status >> 8 & 0xff), Signal: int32(r.status & 0x7f)},
-	}
+	one := &struct {
+		event  event.Event
+		detail event.ExitDetail
+	}{detail: event.ExitDetail{Code: int32(r.status >> 8 & 0xff), Signal: int32(r.status & 0x7f)}}
+	one.event = event.Event{Kind: event.Exit, Time: r.time, Process: n.proc.Load(), Exit: &one.detail}
+	return &one.event
 }
 
 // process makes a Process of a record; its program is the caller's to add.
 func (s *Sensor) process(w *who, r *record) *event.Process {
 	cgroup := s.cgroups.of(r.cgroup, r.cgroup1)
 	p := &event.Process{
-		Key: w.key, Parent: w.parent, Comm: w.comm, Credentials: w.creds, Kernel: w.kernel,
+		Key: w.key, Parent: w.parent, Comm: cString(w.comm[:]), Credentials: w.creds, Kernel: w.kernel,
 		CgroupID: w.cgroup, Cgroup: cgroup.path, ContainerID: cgroup.container,
 		MountNamespace: w.mountNS,
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"bailey/agent/event"
 )
@@ -45,7 +46,7 @@ type who struct {
 	creds       event.Credentials
 	cell        uint16
 	kernel      bool
-	comm        string
+	comm        [16]byte // with its zeros
 	mountNS     uint64
 }
 
@@ -167,7 +168,7 @@ func (w *who) decode(b []byte) {
 	}
 	w.cell = uint16(u32(10))
 	w.kernel = u32(11)&1 != 0
-	w.comm = cString(b[80:96])
+	w.comm = [16]byte(b[80:96])
 	w.mountNS = binary.LittleEndian.Uint64(b[96:])
 }
 
@@ -204,14 +205,15 @@ func joinNames(names []byte) string {
 	if len(names) == 0 {
 		return "/"
 	}
-	path := make([]byte, 0, len(names)+1)
+	var path strings.Builder
+	path.Grow(len(names) + 1)
 	for len(names) > 0 {
 		i := bytes.LastIndexByte(names, 0)
-		path = append(path, '/')
-		path = append(path, names[i+1:]...)
+		path.WriteByte('/')
+		path.Write(names[i+1:])
 		names = names[:max(i, 0)]
 	}
-	return string(path)
+	return path.String()
 }
 
 // splitArgv makes the list of arguments of a process's argument memory, and says whether it is cut.

@@ -67,7 +67,7 @@ func TestDecodeReadsEveryField(t *testing.T) {
 	wantWho := who{
 		key: event.ProcessKey{PID: 10, Start: 1000}, parent: event.ProcessKey{PID: 9, Start: 900}, cgroup: 5,
 		creds: event.Credentials{UID: 1, EUID: 2, SUID: 3, FSUID: 4, GID: 5, EGID: 6, SGID: 7, FSGID: 8, CapEffective: 0xff},
-		cell:  0x109, kernel: true, comm: "true", mountNS: 4026531841,
+		cell:  0x109, kernel: true, comm: [16]byte{'t', 'r', 'u', 'e'}, mountNS: 4026531841,
 	}
 	if r.who != wantWho {
 		t.Errorf("who is %+v\nwant %+v", r.who, wantWho)
