@@ -18,6 +18,7 @@ import (
 	"bailey/agent/product"
 	"bailey/agent/product/link"
 	"bailey/agent/sensor/file"
+	"bailey/agent/sensor/probe"
 	"bailey/agent/sensor/process"
 	"bailey/agent/verdict"
 	"bailey/internal/boottime"
@@ -80,6 +81,7 @@ func New(o Options) (*Agent, error) {
 			return nil, errors.Join(fmt.Errorf("%s: %w", s.what, err), a.Close())
 		}
 	}
+	reportMissing(a.health, probe.All())
 	a.health.Watch(a.publishHealth)
 	return a, nil
 }
