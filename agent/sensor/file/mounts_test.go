@@ -93,7 +93,7 @@ func TestBindMountIsAsked(t *testing.T) {
 	}
 }
 
-// A container: a new mount namespace, an overlay as its root, chroot. It is asked about like anybody else.
+// A container: a new mount namespace, an overlay as its root. It is asked about like anybody else.
 func TestOverlayInAnotherMountNamespace(t *testing.T) {
 	r := newRig(t, "", func(c *Config) { below(c.Watch[0])(c); c.RescanEvery = time.Hour })
 	r.answer(allow)
@@ -110,7 +110,7 @@ func TestOverlayInAnotherMountNamespace(t *testing.T) {
 	sub.do("mount", "overlay", "overlay", merged, opts)
 	r.s.Rescan()
 	eventually(t, "the overlay is marked", func() bool { return r.s.Stats().Superblocks == 2 })
-	sub.do("chroot", merged)
+	sub.do("pivot", merged)
 	paths := make(chan string, 8)
 	r.answer(func(q *event.Question) {
 		if q.Kind == event.Exec {

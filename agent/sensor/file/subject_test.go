@@ -113,11 +113,14 @@ func act(f []string, held map[string]int, maps map[string][]byte) error {
 		return unix.Mount(f[1], f[2], "", unix.MS_BIND, "")
 	case "umount":
 		return unix.Unmount(f[1], 0)
-	case "chroot":
-		if err := unix.Chroot(f[1]); err != nil {
+	case "pivot": // make the mount the root, as container runtimes do
+		if err := unix.Chdir(f[1]); err != nil {
 			return err
 		}
-		return unix.Chdir("/")
+		if err := unix.PivotRoot(".", "."); err != nil {
+			return err
+		}
+		return unix.Unmount(".", unix.MNT_DETACH)
 	case "unshare":
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return err
