@@ -113,7 +113,7 @@ func (a *archive) tree(name, from string) error {
 }
 
 // tools are the commands that tests may find in the guest, all of them busybox.
-var tools = strings.Fields("sh true false sleep cat echo ls cp mv rm ln mkdir rmdir touch chmod chown mount umount id kill ps dd env test head tail grep sed wc seq setsid nohup date uname stat find pwd printf")
+var tools = strings.Fields("sh true false sleep cat echo ls cp mv rm ln mkdir rmdir touch chmod chown mount umount id kill ps dd env test head tail grep sed wc seq setsid nohup unshare date uname stat find pwd printf")
 
 // writeInitramfs packs the guest's init, modules, tools and tests.
 func writeInitramfs(ctx context.Context, work string, k *kernel, tests []testProgram, o options) error {
