@@ -21,6 +21,17 @@ func execs(path string) error { return exec.Command(path).Run() }
 
 func denied(err error) bool { return errors.Is(err, syscall.EPERM) }
 
+// refusal is nil when err is a refusal, and says what happened instead otherwise.
+func refusal(err error) error {
+	switch {
+	case denied(err):
+		return nil
+	case err == nil:
+		return errors.New("it was allowed")
+	}
+	return fmt.Errorf("it failed otherwise than with EPERM: %w", err)
+}
+
 func verdictFor(path string) func(*productv1.Event) bool {
 	return func(e *productv1.Event) bool { return e.GetVerdict().GetFile().GetPath() == path }
 }
