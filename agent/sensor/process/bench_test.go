@@ -168,6 +168,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.cells.close() //nolint:errcheck // memory of the benchmark
+	s.wanted.Store(true)
 	s.tree.put(proc(1000, 1, "x"), 0, 1)
 	b.ReportAllocs()
 	for b.Loop() {
