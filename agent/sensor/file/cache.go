@@ -110,6 +110,9 @@ func (c *cache) takeBack(p *pending) {
 // cached either sees it, or has its mark in place already to be removed here.
 func (c *cache) drop(fd int, dev, ino uint64) {
 	c.stripe(dev, ino).Add(1)
+	if forget := c.s.cfg.Forget; forget != nil {
+		forget(dev, ino)
+	}
 	var link [32]byte
 	switch sysMarkPath(c.s.questions, c.dropFlags, questionBits, fdLink(&link, fd)) {
 	case 0:
@@ -117,6 +120,14 @@ func (c *cache) drop(fd int, dev, ino uint64) {
 	case unix.ENOENT: // it had none
 	default:
 		c.s.count.cacheErrors.Add(1)
+	}
+}
+
+// lost drops everything, because a writer may have closed any file unheard.
+func (c *cache) lost() {
+	_ = c.flush()
+	if forget := c.s.cfg.ForgetAll; forget != nil {
+		forget()
 	}
 }
 

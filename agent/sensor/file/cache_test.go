@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -140,13 +141,15 @@ func TestStoreThroughSharedMapping(t *testing.T) {
 		make func(testing.TB) string
 	}{{"tmpfs", scratch}, {"ext4", func(t testing.TB) string { return scratchExt4(t) }}} {
 		t.Run(fs.name, func(t *testing.T) {
-			r := newRig(t, fs.make(t))
+			var forgotten sync.Map // inode to nothing
+			r := newRig(t, fs.make(t), func(c *Config) { c.Forget = func(_, ino uint64) { forgotten.Store(ino, nil) } })
 			r.s.SetOpenScope([]string{r.dir})
 			r.s.SetQuestions(false, true)
 			sub := startSubject(t)
 			path := r.file("f")
 			r.cached(sub, path)
 			sub.do("map", path)
+			forgotten.Clear()
 			sub.do("store", path)
 			before := r.s.Stats()
 			sub.do("open", path)
@@ -155,6 +158,10 @@ func TestStoreThroughSharedMapping(t *testing.T) {
 			}
 			sub.do("unmap", path)
 			eventually(t, "the mark is dropped after munmap", func() bool { return r.s.Stats().CacheDropped > before.CacheDropped })
+			// Nobody wants events: whoever else remembers the file must hear of it nevertheless.
+			if _, ok := forgotten.Load(inode(t, path)); !ok {
+				t.Error("Forget did not hear that the writer closed the file")
+			}
 			r.asks[event.Open].Store(0)
 			sub.do("open", path)
 			if r.asked(event.Open) != 1 {
@@ -162,6 +169,15 @@ func TestStoreThroughSharedMapping(t *testing.T) {
 			}
 		})
 	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
 }
 
 // The race: the product decides about v1, a writer writes v2, and only then the mark is added.

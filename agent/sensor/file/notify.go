@@ -92,7 +92,7 @@ func (n *notifier) batch(b []byte) {
 // lost handles an overflow: the events are gone, so every cached verdict may be stale.
 func (n *notifier) lost() {
 	n.s.count.eventsLost.Add(1)
-	_ = n.s.cache.flush()
+	n.s.cache.lost()
 	n.s.alarm(alarmEvents)
 }
 
@@ -143,7 +143,7 @@ func (n *notifier) drop(o object) {
 	if fd < 0 {
 		// Gone, then nobody can open it; or out of reach, then only dropping everything is safe.
 		if n.resolve.root(o.fsid) < 0 {
-			_ = n.s.cache.flush()
+			n.s.cache.lost()
 		}
 		return
 	}

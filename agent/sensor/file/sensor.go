@@ -43,9 +43,14 @@ type Config struct {
 	// Ask takes over a question: it must see to it that the question is answered and released. It must not block.
 	Ask func(*event.Question)
 	// Emit takes a file event. It must not block. Events of the questions are not emitted here but by the verdict engine.
-	Emit   func(*event.Event)
-	Log    *slog.Logger
-	Health *health.Registry
+	Emit func(*event.Event)
+	// Forget hears that a writer closed a file, whether or not anybody wants events of it: what is remembered of its content
+	// no longer holds. ForgetAll hears that such a close may have gone unheard. Both are optional and must not block on a
+	// file opener; they are called on the notifier's goroutine.
+	Forget    func(dev, ino uint64)
+	ForgetAll func()
+	Log       *slog.Logger
+	Health    *health.Registry
 
 	MaxPending  int           // questions in flight; default 4096, at most half of the descriptors
 	Workers     int           // readers of unknown processes; default 4
