@@ -22,6 +22,7 @@ const importPolicy = `
 # Words, health and helpers with one job lean on nothing of ours.
 NONE < agent/event, agent/health, internal/...;
 api/product/v1 < api/product/v1/..., api/control/v1/...;
+internal/ownthread < api/product/v1/wire;
 api/control/v1 < api/control/v1/...;
 
 # Products see the SDK and nothing else; so do authors' examples.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	productv1 "bailey/api/product/v1"
 	"bailey/api/product/v1/wire"
@@ -25,8 +24,6 @@ type Handler interface {
 // Run reads frames until the product closes its socket or Close is called (nil), the product has committed
 // Options.FaultLimit faults (ErrFaults), or the socket fails. It blocks an OS thread. Call it once.
 func (c *Conn) Run(h Handler) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	r, err := wire.NewReader(c.sock, false)
 	if errors.Is(err, wire.ErrClosed) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	productv1 "bailey/api/product/v1"
+	"bailey/internal/ownthread"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,8 +39,9 @@ type Frame struct {
 
 // Reader reads frames from a Socket. Not safe for concurrent use. Its owner locks the goroutine to its thread.
 type Reader struct {
-	s    *Socket
-	take bool // descriptors are wanted
+	s      *Socket
+	thread *ownthread.Thread
+	take   bool // descriptors are wanted
 
 	buf        []byte
 	start, end int // the unread part of buf
@@ -65,7 +67,7 @@ func NewReader(s *Socket, descriptors bool) (*Reader, error) {
 	if s.stream {
 		size *= 2 // an unfinished frame and a whole one behind it
 	}
-	return &Reader{s: s, take: descriptors, buf: make([]byte, size)}, nil
+	return &Reader{s: s, thread: ownthread.Enter(), take: descriptors, buf: make([]byte, size)}, nil
 }
 
 // Close gives up the socket and closes descriptors that no frame claimed.
@@ -74,6 +76,7 @@ func (r *Reader) Close() {
 		_ = unix.Close(p.fd)
 	}
 	r.fds = nil
+	r.thread.Leave()
 	r.s.drop()
 }
 
@@ -91,6 +94,7 @@ func (r *Reader) Next() (f Frame, err error) {
 				return f, err
 			}
 		}
+		r.thread.Yield()
 		if err := r.receive(); err != nil {
 			return Frame{FD: -1}, err
 		}
