@@ -1,7 +1,6 @@
 package file
 
 import (
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"bailey/agent/event"
 	"bailey/internal/boottime"
+	"bailey/internal/ownthread"
 )
 
 // readBatch bounds the events, and so the descriptors, that one read takes from the kernel.
@@ -38,11 +38,12 @@ func newReader(s *Sensor, group int) *reader {
 // run reads until the sensor stops. It occupies an operating system thread: Go's poller would put a goroutine switch, and
 // whatever else is runnable, between the kernel and the answer.
 func (r *reader) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	thread := ownthread.Enter()
+	defer thread.Leave()
 	fds := []unix.PollFd{{Fd: int32(r.group), Events: unix.POLLIN}, {Fd: int32(r.s.wake), Events: unix.POLLIN}}
 	for !r.s.stopping.Load() {
 		if !r.drain() {
+			thread.Yield()
 			_ = sysPoll(fds, -1)
 		}
 	}
