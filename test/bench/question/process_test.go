@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
 
 	"bailey/sdk"
 
@@ -43,9 +44,13 @@ func product() {
 
 // opener opens and closes files as often as each line of its standard input says, and answers with the median duration.
 func opener() {
-	var paths []string
+	var paths []*byte
 	for i := range fileCount {
-		paths = append(paths, filepath.Join(os.Getenv(envOpener), strconv.Itoa(i)))
+		p, err := unix.BytePtrFromString(filepath.Join(os.Getenv(envOpener), strconv.Itoa(i)))
+		if err != nil {
+			fail(err)
+		}
+		paths = append(paths, p)
 	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		n, err := strconv.Atoi(in.Text())
@@ -55,16 +60,26 @@ func opener() {
 		took := make([]time.Duration, n)
 		for i := range took {
 			start := time.Now()
-			fd, err := unix.Open(paths[i%len(paths)], unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				fail(err)
+			if errno := openClose(paths[i%len(paths)]); errno != 0 {
+				fail(errno)
 			}
-			_ = unix.Close(fd)
 			took[i] = time.Since(start)
 		}
 		slices.Sort(took)
 		fmt.Println(took[n/2].Nanoseconds())
 	}
+}
+
+// openClose does not tell Go's runtime that it blocks: the runtime's own care for blocked threads would be measured too,
+// which openers in other languages do not have.
+func openClose(path *byte) unix.Errno {
+	const cwd = ^uintptr(99) // AT_FDCWD
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, cwd, uintptr(unsafe.Pointer(path)), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	_, _, errno = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	return errno
 }
 
 func fail(err error) {
