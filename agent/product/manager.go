@@ -303,7 +303,8 @@ func (m *Manager) Revoke(ctx context.Context, name string, items ...string) (Vie
 	})
 }
 
-// Set overrides settings of the manifest, all or none of them. A running product is restarted with them.
+// Set overrides settings of the manifest, all or none of them; an empty value goes back to the manifest's. A running
+// product is restarted with them.
 func (m *Manager) Set(ctx context.Context, name string, settings map[string]string) (View, error) {
 	return m.change(ctx, name, func(mf *manifest.Manifest, r *Record) error {
 		for key, value := range settings {
@@ -314,6 +315,9 @@ func (m *Manager) Set(ctx context.Context, name string, settings map[string]stri
 				r.Settings = make(map[string]string)
 			}
 			r.Settings[key] = value
+			if value == "" {
+				delete(r.Settings, key)
+			}
 		}
 		return nil
 	})

@@ -124,6 +124,21 @@ func TestEnd_of_any_kind_is_a_restart_and_at_last_a_crash_loop(t *testing.T) {
 	}
 }
 
+func TestSet_of_an_empty_value_restores_the_manifests(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("sleeper", "1", "sleep", "[settings]\nmode = \"a\"\n")
+	for _, step := range []struct{ value, want string }{{"b", "b"}, {"", "a"}} {
+		if _, err := y.m.Set(t.Context(), "sleeper", map[string]string{"mode": step.value}); err != nil {
+			t.Fatal(err)
+		}
+		if inst, _ := y.host.last("sleeper"); inst.Settings["mode"] != step.want {
+			t.Errorf("after mode=%q the product has %q, want %q", step.value, inst.Settings["mode"], step.want)
+		}
+	}
+	y.stop()
+}
+
 func matches(got, want string) bool {
 	return slices.ContainsFunc(strings.Split(want, "|"), func(w string) bool { return strings.Contains(got, w) })
 }

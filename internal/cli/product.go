@@ -199,7 +199,7 @@ func (a *app) productSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set NAME KEY=VALUE…",
 		Short: "Change a product's settings",
-		Long:  "Change settings that the product's author documents. An empty value restores the default.",
+		Long:  "Change settings that the product's author documents; the product is restarted with them. An empty\nvalue restores the default of its manifest.",
 		Example: `  bailey product set allowlist mode=lockdown
   bailey product set allowlist mode=`,
 		RunE: func(cmd *cobra.Command, args []string) error {
