@@ -178,6 +178,7 @@ func TestUnknownProcesses(t *testing.T) {
 	}
 	r.procs.unload.Store(true)
 	sub.do("open", path)
+	eventually(t, "the answers are counted", func() bool { return r.s.Stats().Pending == 0 }) // which is after they are given
 	st := r.s.Stats()
 	if st.Loaded != 1 || st.Unloaded != 1 || st.Answered[event.ByIncomplete] != 1 {
 		t.Errorf("%+v", st)
@@ -195,7 +196,7 @@ func TestFullWorkersAllow(t *testing.T) {
 	var waiting sync.WaitGroup
 	for i := range 2 { // one in the worker's hands, one in the queue
 		sub := startSubject(t)
-		waiting.Go(func() { sub.try("open", path) })
+		waiting.Go(func() { _, _ = sub.try("open", path) })
 		eventually(t, "its question is read", func() bool { return r.s.Stats().Read == uint64(i+1) })
 		if i == 0 {
 			eventually(t, "the worker has it", func() bool { return r.procs.loads.Load() == 1 })
@@ -223,7 +224,7 @@ func TestFIFODoesNotBlockTheReader(t *testing.T) {
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		reader.try("open", fifo)
+		_, _ = reader.try("open", fifo)
 	}()
 	select {
 	case <-opened:

@@ -28,6 +28,17 @@ func (s *Sensor) worker() {
 		}
 		s.count.loaded.Add(1)
 		p.q.Process = proc
-		s.ask(p)
+		s.askLoaded(p)
 	}
+}
+
+// askLoaded asks who the process is once more: the reader met it before it was known what it runs.
+func (s *Sensor) askLoaded(p *pending) {
+	if s.cfg.Exempt != nil && s.cfg.Exempt(p.q.PID) {
+		s.count.exempt.Add(1)
+		p.finish(event.ByIdentity)
+		return
+	}
+	p.q.NeverAsk = p.q.NeverAsk || s.cfg.Identity.NeverAsk(p.q.PID)
+	s.ask(p)
 }

@@ -31,6 +31,7 @@ func (s *Sensor) apply(r *record) *event.Event {
 func (s *Sensor) applyExec(r *record) *event.Event {
 	p := s.process(&r.who, r)
 	p.Executable = s.executable(r)
+	s.markNeverAsk(p) // before anybody can look it up
 	n := s.tree.find(p.Key)
 	var previous string
 	if n == nil {
@@ -45,7 +46,6 @@ func (s *Sensor) applyExec(r *record) *event.Event {
 			n.cell.Store(uint32(r.who.cell))
 		}
 	}
-	s.markNeverAsk(p)
 	s.emitted.execs.Add(1)
 	one := &struct { // one allocation for both
 		event  event.Event
