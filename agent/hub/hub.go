@@ -52,7 +52,6 @@ type Hub struct {
 	told    wanted     // what OnSubscriptions heard last
 	closed  bool
 	ever    map[string]int // the number that a product had before
-	members sync.Mutex     // guards the making of books
 	publish sync.Mutex     // guards seq and the order of events in all queues
 	seq     uint64
 }
