@@ -158,7 +158,7 @@ func (m *mounts) rescan(full bool) {
 	reports := m.scan(full)
 	m.mu.Unlock()
 	m.tell(reports)
-	time.Sleep(min(4*time.Since(start), 100*time.Millisecond))
+	time.Sleep(min(4*time.Since(start), 100*time.Millisecond)) //nolint:forbidigo // a rest of a tenth of a second needs no cancelling
 }
 
 func (m *mounts) tell(reports []health.Entry) {

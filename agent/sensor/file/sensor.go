@@ -204,7 +204,7 @@ func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 	workers.Wait()
 	// Whoever won the race to answer may still be writing to the group. The write takes microseconds.
 	for s.count.unanswered.Load() > 0 {
-		time.Sleep(100 * time.Microsecond)
+		time.Sleep(100 * time.Microsecond) //nolint:forbidigo // a system call is waited for, which nothing announces
 	}
 	s.head.relieve()
 	s.closeAll()
