@@ -47,7 +47,7 @@ func checkBTF() error {
 	if err != nil {
 		return fmt.Errorf("open the kernel's types: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	var magic [2]byte
 	if _, err := f.Read(magic[:]); err != nil {
 		return fmt.Errorf("read the kernel's types: %w", err)

@@ -71,7 +71,7 @@ func checkPidfdInfo() error {
 	if err != nil {
 		return fmt.Errorf("open a pidfd: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	var info [pidfdInfoSize]byte
 	const request = 3<<30 | pidfdInfoSize<<16 | 0xFF<<8 | 11 // _IOWR(PIDFS_IOCTL_MAGIC, 11, first version)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&info))); errno != 0 {
@@ -85,8 +85,8 @@ func checkPeerPidfd() error {
 	if err != nil {
 		return fmt.Errorf("make a socket pair: %w", err)
 	}
-	defer unix.Close(pair[0]) //nolint:errcheck // nothing was written
-	defer unix.Close(pair[1]) //nolint:errcheck // nothing was written
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
 	fd, err := unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, soPeerPIDFD)
 	if err != nil {
 		return fmt.Errorf("ask a socket for its peer: %w", err)
