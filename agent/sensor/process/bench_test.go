@@ -125,7 +125,7 @@ func BenchmarkKernel(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer stats.Close() //nolint:errcheck // ends with the benchmark
+			defer stats.Close()
 			for b.Loop() {
 				programs.spawn(b, 1)
 			}

@@ -82,7 +82,7 @@ func (k *kernel) tasks(found func(*record)) error {
 	if err != nil {
 		return fmt.Errorf("open the task iterator: %w", err)
 	}
-	defer stream.Close() //nolint:errcheck // only read from
+	defer stream.Close()
 	data, err := io.ReadAll(stream)
 	if err != nil {
 		return fmt.Errorf("read the task iterator: %w", err)

@@ -45,7 +45,7 @@ func (d *procDir) read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("open %s of process %d: %w", name, d.pid, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxProcFile))
 	if err != nil {
 		return nil, fmt.Errorf("read %s of process %d: %w", name, d.pid, err)
@@ -286,7 +286,7 @@ func listPIDs() ([]uint32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open /proc: %w", err)
 	}
-	defer dir.Close() //nolint:errcheck // only read from
+	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, fmt.Errorf("list /proc: %w", err)

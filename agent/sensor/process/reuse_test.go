@@ -28,7 +28,7 @@ func TestTreeIsRightUnderPidReuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer outside.Close() //nolint:errcheck // only read from
+	defer outside.Close()
 	cmd.ExtraFiles = []*os.File{outside}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

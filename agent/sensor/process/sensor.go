@@ -179,7 +179,7 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 			break
 		}
 		_ = s.kernel.ring.Flush() // the reader may be waiting for more; it fails only when the sensor is being closed
-		time.Sleep(wait)
+		time.Sleep(wait)          //nolint:forbidigo // the kernel is waited for, for milliseconds
 	}
 	p, err := readProcess(pid)
 	if err != nil {

@@ -103,8 +103,7 @@ func TestProcessAgreesWithProc(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()         //nolint:errcheck // killed
-	defer cmd.Process.Kill() //nolint:errcheck // ends with the test
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
 	e := w.exec(t, cmd.Process.Pid)
 
 	// The second sensor reads the process from /proc alone.
@@ -153,7 +152,7 @@ func TestExecOfAFileWithoutAName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer deleted.Close() //nolint:errcheck // only read from
+	defer deleted.Close()
 	if err := os.Remove(gone); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +161,7 @@ func TestExecOfAFileWithoutAName(t *testing.T) {
 		t.Fatal(err)
 	}
 	memory := os.NewFile(uintptr(fd), "in_memory")
-	defer memory.Close() //nolint:errcheck // ends with the test
+	defer memory.Close()
 	program, err := os.ReadFile("/bin/true")
 	if err != nil {
 		t.Fatal(err)
