@@ -177,7 +177,9 @@ func chaosRun(t *testing.T, seed uint64) {
 		t.Errorf("seed %d: the run did not exercise cache and degrading: %+v", seed, s)
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Errorf("seed %d: run ended with %v", seed, err)
+	}
 }
 
 // meddle kills and restarts products, invalidates and rewrites files until stop.

@@ -39,7 +39,7 @@ func (e *Engine) Invalidate(cause string) error {
 	// Whoever decided under the old epoch may be setting its ignore mark now; such a mark must exist before the flush. Only
 	// one older epoch can be in use, because epochs change under this lock, so its parity names it.
 	for wait := time.Microsecond; e.marking[old&1].Load() != 0; wait = min(2*wait, time.Millisecond) {
-		time.Sleep(wait)
+		time.Sleep(wait) //nolint:forbidigo // a system call is waited for, which nothing announces
 	}
 	err := e.cfg.FlushKernel()
 	f.count++
