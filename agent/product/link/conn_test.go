@@ -331,6 +331,8 @@ func TestTheAgentsSideDoesNotAllocate(t *testing.T) {
 			t.Errorf("%v allocations for a question, two events and an answer", n)
 		}
 		_ = c.Close()
-		<-done
+		if err := <-done; err != nil {
+			t.Errorf("run ended with %v", err)
+		}
 	})
 }
