@@ -7,8 +7,8 @@ package digest
 
 import (
 	"context"
-	"crypto/md5"  //nolint:gosec // what dpkg records; see sdk/packagedb
-	"crypto/sha1" //nolint:gosec // what old rpm records
+	"crypto/md5"  // what dpkg records; see sdk/packagedb
+	"crypto/sha1" // what old rpm records
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
@@ -247,9 +247,9 @@ func write(w io.Writer, b []byte) { _, _ = w.Write(b) }
 func newHash(a packagedb.Algorithm) hash.Hash {
 	switch a {
 	case packagedb.MD5:
-		return md5.New() //nolint:gosec // see the import
+		return md5.New() // see the import
 	case packagedb.SHA1:
-		return sha1.New() //nolint:gosec // see the import
+		return sha1.New() // see the import
 	case packagedb.SHA384:
 		return sha512.New384()
 	case packagedb.SHA512:
