@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,7 +54,9 @@ func TestRescanLooksAtNewNamespaces(t *testing.T) {
 				c.do(r)
 				time.Sleep(time.Minute)
 				cancel()
-				<-done
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Errorf("run ended with %v", err)
+				}
 				if looks > c.want || looks < c.want-2 || c.want < 10 && looks != c.want {
 					t.Errorf("%d looks, want %d", looks, c.want)
 				}
