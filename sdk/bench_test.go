@@ -54,7 +54,7 @@ func BenchmarkDecodeEvents(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer sock.Close()
+	defer func() { _ = sock.Close() }()
 	defer unix.Close(fds[1])
 	var sum uint64
 	p := Product{OnEvent: func(e *Event) { sum += e.GetProcess().GetExecutable().GetIno() + uint64(len(e.GetExec().GetArgv())) }, Stderr: os.Stderr}

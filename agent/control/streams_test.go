@@ -73,7 +73,7 @@ func TestUnknownKindIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if s.Receive() || connect.CodeOf(s.Err()) != connect.CodeInvalidArgument || !strings.Contains(s.Err().Error(), `"exce"; known: exec,`) {
 		t.Errorf("got %v", s.Err())
 	}
@@ -122,7 +122,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if s.Receive() || connect.CodeOf(s.Err()) != connect.CodeResourceExhausted {
 		t.Errorf("a second stream: got %v", s.Err())
 	}
@@ -173,7 +173,7 @@ func TestLogs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	var text string
 	for s.Receive() {
 		text += string(s.Msg().GetData())

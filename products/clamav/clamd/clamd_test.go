@@ -157,7 +157,7 @@ func TestRefusedDescriptor(t *testing.T) {
 		}
 	})
 	defer serving.Wait()
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	c := newClient(t, socket, clamd.Auto)
 	if got, err := c.Scan(t.Context(), int(open(t, []byte("x")).Fd())); got != "" || err != nil {
 		t.Errorf("%q, %v", got, err)
