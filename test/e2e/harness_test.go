@@ -193,8 +193,7 @@ func (a *agent) stop() {
 		_ = a.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to stderr
 		time.Sleep(time.Second)
 		_ = a.cmd.Process.Kill()
-		<-done
-		a.t.Error("the agent did not stop within 20 s")
+		a.t.Errorf("the agent did not stop within 20 s: %v", <-done)
 	}
 	if a.t.Failed() {
 		a.t.Logf("the agent said:\n%s", a.stderr)
