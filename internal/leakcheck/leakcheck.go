@@ -92,7 +92,7 @@ func Check(t testing.TB, ignore ...goleak.Option) {
 
 // settle asks again until nothing is left or patience ends.
 func settle(patience time.Duration, left func() []string) []string {
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // the kernel and the runtime do not say when they have cleaned up
 		lost := left()
 		if len(lost) == 0 || time.Now().After(end) {
 			return lost

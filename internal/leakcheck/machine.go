@@ -37,7 +37,7 @@ func joinMachine() machine {
 			return machine{}
 		}
 	}
-	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // another process is waited for
 		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 			return machine{lock: f}
 		}
