@@ -210,16 +210,16 @@ func (a *Agent) newFiles() (err error) {
 	a.files, err = file.New(file.Config{
 		Watch: a.cfg.Watch.Paths, Processes: a.processes, Identity: a.processes,
 		Exempt: func(pid uint32) bool { return a.daemons.has(a.processes.Lookup(pid)) },
-		Ask:    a.engine.Ask, Emit: a.fileEvent, Log: a.log, Health: a.health, MaxPending: a.cfg.Questions.MaxInFlight,
+		Ask:    a.engine.Ask, Emit: a.hub.Publish, Forget: a.engine.Forget, ForgetAll: a.eventsLost, Log: a.log, Health: a.health, MaxPending: a.cfg.Questions.MaxInFlight,
 	})
 	return err
 }
 
-func (a *Agent) fileEvent(e *event.Event) {
-	if e.Kind == event.CloseWrite && e.File != nil {
-		a.engine.Forget(e.File.File.Dev, e.File.File.Ino)
+// eventsLost forgets every verdict: any file may have been written unheard.
+func (a *Agent) eventsLost() {
+	if err := a.engine.Invalidate("events_lost"); err != nil {
+		a.log.Warn("verdicts could not be forgotten", "err", err)
 	}
-	a.hub.Publish(e)
 }
 
 func (a *Agent) newControl() (err error) {

@@ -72,6 +72,10 @@ type Question struct {
 	FD       int  // read-only descriptor of the very file
 	NeverAsk bool // answered at once; products get it as shadow
 
+	// Unwatched says that nobody will tell when this file is written, e.g. through a mapping on an overlay: no verdict about
+	// it may be remembered.
+	Unwatched bool
+
 	Source Answerer
 
 	answered atomic.Bool

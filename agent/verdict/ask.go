@@ -44,7 +44,7 @@ func (e *Engine) Ask(q *event.Question) {
 		return
 	}
 	var k key
-	if !e.cfg.NoCache {
+	if !e.cfg.NoCache && !q.Unwatched {
 		k = keyOf(q, time.Now().UnixNano())
 	}
 	if k.valid() && e.fromCache(q, k, epoch, &b, now) {

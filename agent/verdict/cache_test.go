@@ -85,6 +85,18 @@ func TestNoCacheAsksEveryTime(t *testing.T) {
 	})
 }
 
+func TestUnwatchedFileIsAskedEveryTime(t *testing.T) {
+	run(t, live(0), nil, func(t *testing.T, b *bench) {
+		for range 3 {
+			q := b.k.question(1)
+			q.Unwatched = true
+			b.Ask(q)
+			b.must(t, 0, q, false, true)
+			b.want(t, q, event.Decision{Allow: true, Reason: event.ByProducts})
+		}
+	})
+}
+
 func TestDenyIsCachedButNeverMarked(t *testing.T) {
 	run(t, live(0, 1), nil, func(t *testing.T, b *bench) {
 		q := b.k.question(1)

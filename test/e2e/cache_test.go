@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCachedAllowIsNotAsked(t *testing.T) {
@@ -70,4 +72,47 @@ func TestCachedAllowIsNotAsked(t *testing.T) {
 	asked("an open cached after the restart", 0, open)
 	a.must("cache", "clear")
 	asked("an open after cache clear", 1, open)
+}
+
+// TestStoreThroughMappingIsAskedAgain changes a file in the one way that changes neither its size nor, the second time, its
+// ctime, and that drops no mark by itself.
+func TestStoreThroughMappingIsAskedAgain(t *testing.T) {
+	a := startAgent(t, "")
+	a.install(spec{name: "cacher", questions: "open", settings: map[string]string{"cache": "true"}})
+	path := filepath.Join(a.scratch, "file")
+	if err := os.WriteFile(path, []byte("A"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapped, err := unix.Mmap(int(f.Fd()), 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open := func() {
+		t.Helper()
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+	}
+	mapped[0] = 'B' // the page is dirty from here on
+	time.Sleep(300 * time.Millisecond)
+	open()
+	mapped[0] = 'C'
+	if err := unix.Munmap(mapped); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // the last writer's close is told asynchronously
+	before := a.product("cacher").GetCounters().GetQuestions()
+	open()
+	if got := a.product("cacher").GetCounters().GetQuestions() - before; got != 1 {
+		t.Errorf("after a store through a mapping %d questions reached the product, want 1", got)
+	}
 }

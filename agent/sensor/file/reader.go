@@ -42,8 +42,8 @@ func (r *reader) run() {
 	defer thread.Leave()
 	fds := []unix.PollFd{{Fd: int32(r.group), Events: unix.POLLIN}, {Fd: int32(r.s.wake), Events: unix.POLLIN}}
 	for !r.s.stopping.Load() {
+		thread.Yield()
 		if !r.drain() {
-			thread.Yield()
 			_ = sysPoll(fds, -1)
 		}
 	}
@@ -201,6 +201,7 @@ func (r *reader) ask(p *pending) {
 		p.finish(event.ByNobody)
 		return
 	}
+	p.q.Unwatched = !s.cache.watched(p)
 	p.q.NeverAsk = p.q.PID != 0 && s.cfg.Identity.NeverAsk(p.q.PID)
 	p.q.Process = nil
 	if p.q.PID != 0 {
