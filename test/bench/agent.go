@@ -12,8 +12,11 @@ import (
 	"time"
 )
 
-// folder is an installable product folder.
-type folder struct{ name, dir string }
+// folder is an installable product folder, with the operator's settings.
+type folder struct {
+	name, dir string
+	settings  []string // KEY=VALUE
+}
 
 // trivial is the built product that allows everything.
 type trivial struct{ binary, dir string }
@@ -112,6 +115,12 @@ func (l *agentLane) install(ctx context.Context) error {
 			return fmt.Errorf("write product %s: %w", p.name, err)
 		}
 		if _, err := l.control(ctx, "product", "install", p.dir, "--yes"); err != nil {
+			return err
+		}
+		if len(p.settings) == 0 {
+			continue
+		}
+		if _, err := l.control(ctx, append([]string{"product", "set", p.name}, p.settings...)...); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -42,7 +44,10 @@ func allLanes(ctx context.Context, w *world, o options) ([]lane, error) {
 		}
 		lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: "agent_1_cached", products: trivial.folders(1, "file")})
 		if dir := filepath.Join(o.products, "allowlist"); exists(dir) {
-			lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: "agent_allowlist", products: []folder{{name: "allowlist", dir: dir}}})
+			// The exec loop's program is allowed by its digest, as a site would allow its own tool.
+			sum := sha256.Sum256(emptyProgram())
+			allowlist := folder{name: "allowlist", dir: dir, settings: []string{"allow_sha256=" + hex.EncodeToString(sum[:])}}
+			lanes = append(lanes, &agentLane{w: w, bailey: o.bailey, label: "agent_allowlist", products: []folder{allowlist}})
 		}
 	} else {
 		w.log.Warn("the agent's lanes are left out", "err", err)
