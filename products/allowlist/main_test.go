@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"bailey/internal/leakcheck"
+	"bailey/internal/roottest"
 	"bailey/sdk"
 	"bailey/sdk/sdktest"
 )
@@ -48,6 +50,11 @@ func TestProgram(t *testing.T) {
 	shell, err := filepath.EvalSymlinks("/bin/sh")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(shell); err != nil {
+		t.Fatal(err)
+	} else if info.Sys().(*syscall.Stat_t).Uid != 0 {
+		roottest.Unavailable(t, "needs a user namespace that shows root as the owner of "+shell)
 	}
 	for path, want := range map[string]sdk.Answer{shell: sdk.Allow.CacheFile(), unknown: sdk.Allow, locked: sdk.Deny} {
 		if got := a.Ask(sdk.Exec, nil, path); got != want {
