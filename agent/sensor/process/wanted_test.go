@@ -149,8 +149,11 @@ func TestWantedAgainAndAgainUnderLoad(t *testing.T) {
 	for round := range 50 {
 		born := sleepers(t, 2) // unwanted
 		w.SetWanted(true)
-		born = append(born, sleepers(t, 2)...) // wanted
-		w.exec(t, born[3].Process.Pid)
+		for range 2 { // wanted; Start returns from the middle of execve, before the kernel says that it happened
+			cmd := sleepers(t, 1)[0]
+			w.exec(t, cmd.Process.Pid)
+			born = append(born, cmd)
+		}
 		isProc(t, w, append(living, born...), nil)
 		if round%3 == 0 {
 			pause(time.Duration(round) * time.Millisecond)
