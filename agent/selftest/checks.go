@@ -75,7 +75,10 @@ func (a *agent) unknownRefused(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var said error
-	e, err := a.observe(ctx, []string{"verdict"}, func() error { said = runs(path); return nil }, verdictOn(path))
+	e, err := a.observe(ctx, []string{"verdict"}, func() error { said = runs(path); return nil }, func(e *productv1.Event) bool {
+		// The verdict on opening it for writing, just before, may come late.
+		return verdictOn(path)(e) && e.GetVerdict().GetAsked() == productv1.Kind_exec
+	})
 	if err != nil {
 		return "", err
 	}
