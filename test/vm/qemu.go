@@ -83,20 +83,28 @@ func results(report string) string {
 	var b strings.Builder
 	for _, part := range strings.Split(report, "VM-RUN ") {
 		passed := strings.Count(part, "\n--- PASS:")
-		skipped := strings.Count(part, "\n--- SKIP:")
+		skipped := len(skippedTest.FindAllString(part, -1))
 		for line := range strings.Lines(part) {
 			if strings.HasPrefix(line, "VM-OK ") || strings.HasPrefix(line, "VM-FAIL ") {
 				fmt.Fprintf(&b, "  %s (%d passed, %d skipped)\n", strings.TrimSpace(strings.TrimPrefix(line, "VM-")), passed, skipped)
 			}
 		}
-		for _, reason := range skipReason.FindAllStringSubmatch(part, -1) {
-			fmt.Fprintf(&b, "    skipped %s: %s\n", reason[1], reason[2])
+		reasons := map[string]string{}
+		for _, m := range firstWords.FindAllStringSubmatch(part, -1) {
+			reasons[m[1]] = m[2]
+		}
+		for _, m := range skippedTest.FindAllStringSubmatch(part, -1) {
+			fmt.Fprintf(&b, "    skipped %s: %s\n", m[1], reasons[m[1]])
 		}
 	}
 	return b.String()
 }
 
-var skipReason = regexp.MustCompile(`(?m)^--- SKIP: (\S+) .*\n\s+(.*)$`)
+// With -test.v a test's words come before its result, a subtest's long before.
+var (
+	firstWords  = regexp.MustCompile(`(?m)^=== RUN   (\S+)\n    \S+\.go:\d+: (.*)$`)
+	skippedTest = regexp.MustCompile(`(?m)^ *--- SKIP: (\S+) `)
+)
 
 // failures returns the output of the test programs that failed.
 func failures(report string) string {

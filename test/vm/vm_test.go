@@ -44,9 +44,20 @@ func TestJudgeSaysWhoIsToBlame(t *testing.T) {
 
 func TestResultsNameWhatWasSkipped(t *testing.T) {
 	t.Parallel()
-	got := results("VM-RUN p\n=== RUN TestA\n--- SKIP: TestA (0.00s)\n    a_test.go:3: no rpm here\n--- PASS: TestB (0.0s)\nVM-OK p 1s\n")
-	if !strings.Contains(got, "(1 passed, 1 skipped)") || !strings.Contains(got, "skipped TestA: a_test.go:3: no rpm here") {
-		t.Errorf("results = %q", got)
+	got := results(`VM-RUN p
+=== RUN   TestA
+    a_test.go:3: no rpm here
+--- SKIP: TestA (0.00s)
+=== RUN   TestB
+=== RUN   TestB/ext4
+    b_test.go:21: needs ext4
+--- PASS: TestB (1.38s)
+    --- SKIP: TestB/ext4 (0.01s)
+VM-OK p 1s
+`)
+	const want = "  OK p 1s (1 passed, 2 skipped)\n    skipped TestA: no rpm here\n    skipped TestB/ext4: needs ext4\n"
+	if got != want {
+		t.Errorf("results = %q, want %q", got, want)
 	}
 }
 
