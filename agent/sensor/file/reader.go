@@ -36,7 +36,8 @@ func newReader(s *Sensor, group int) *reader {
 }
 
 // run reads until the sensor stops. It occupies an operating system thread: Go's poller would put a goroutine switch, and
-// whatever else is runnable, between the kernel and the answer.
+// whatever else is runnable, between the kernel and the answer. It waits inside read(2), or in a poll where the group does
+// not block.
 func (r *reader) run() {
 	thread := ownthread.Enter()
 	defer thread.Leave()
@@ -95,7 +96,9 @@ func (r *reader) one(m *unix.FanotifyEventMetadata, now uint64) {
 		return
 	}
 	if m.Fd < 0 {
-		s.count.unknownKind.Add(1)
+		if !s.stopping.Load() {
+			s.count.unknownKind.Add(1)
+		}
 		return
 	}
 	var kind event.Kind
@@ -105,7 +108,9 @@ func (r *reader) one(m *unix.FanotifyEventMetadata, now uint64) {
 	case m.Mask&unix.FAN_OPEN_PERM != 0:
 		kind = event.Open
 	default:
-		s.count.unknownKind.Add(1)
+		if !s.stopping.Load() { // else it is the doorbell
+			s.count.unknownKind.Add(1)
+		}
 		sysClose(int(m.Fd))
 		return
 	}

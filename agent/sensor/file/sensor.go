@@ -58,6 +58,7 @@ type Config struct {
 
 	only  func(mountPoint string) bool // tests: which mount points exist for this sensor
 	queue int                          // tests: length of the workers' queue
+	polls bool                         // tests: as on a kernel that makes no event for the doorbell
 }
 
 // Sensor asks and tells about files. Safe for concurrent use.
@@ -69,6 +70,7 @@ type Sensor struct {
 	events    eventsSupport
 	wake      int // eventfd: ends the polls of all readers
 	nudge     int // eventfd: wakes the mark manager
+	bell      doorbell
 
 	slab    *slab
 	lastID  atomic.Uint64
@@ -102,7 +104,7 @@ func New(cfg Config) (*Sensor, error) {
 	if err := checkWatch(cfg.Watch); err != nil {
 		return nil, err
 	}
-	s := &Sensor{cfg: cfg, questions: -1, stacked: -1, ledger: -1, wake: -1, nudge: -1, events: eventsSupport{fd: -1},
+	s := &Sensor{cfg: cfg, questions: -1, stacked: -1, ledger: -1, wake: -1, nudge: -1, bell: doorbell{dir: -1}, events: eventsSupport{fd: -1},
 		ready: make(chan struct{}), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
 	s.scope.Store(&scope{})
 	if err := s.open(); err != nil {
@@ -140,6 +142,9 @@ func (s *Sensor) open() (err error) {
 	if s.nudge, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("create the sensor's wake-up: %w", err)
 	}
+	if !s.cfg.polls {
+		s.bell = newDoorbell(s.questions)
+	}
 	s.cache = &cache{s: s}
 	s.cache.addFlags, s.cache.dropFlags, s.cache.enabled = probeCache(s.questions)
 	if s.events, err = openEvents(); err != nil {
@@ -173,6 +178,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 	var readers, workers sync.WaitGroup
 	watched := []*reader{newReader(s, s.questions), newReader(s, s.stacked)}
 	for _, r := range watched {
+		s.wait(r.group, true)
 		readers.Go(r.run)
 	}
 	ended := make(chan struct{})
@@ -194,8 +200,12 @@ func (s *Sensor) Run(ctx context.Context) error {
 func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 	s.mounts.clear()
 	s.stopping.Store(true)
-	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	readers.Wait()
+	gone := make(chan struct{})
+	go func() {
+		readers.Wait()
+		close(gone)
+	}()
+	s.wakeReaders(gone)
 	close(ended)
 	close(s.unknown)
 	for i := range s.slab.all {
@@ -225,6 +235,7 @@ func (s *Sensor) Close() {
 }
 
 func (s *Sensor) closeAll() {
+	s.bell.close()
 	for _, fd := range []int{s.questions, s.stacked, s.events.fd, s.ledger, s.wake, s.nudge} {
 		if fd >= 0 {
 			_ = unix.Close(fd)

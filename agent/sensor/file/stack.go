@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // To read a question is to have the kernel open its file for us. On a stacked file system (overlayfs) that open opens the
@@ -46,11 +48,16 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 		}
 		for i, r := range readers {
 			turn := r.turn.Load()
-			stuck := turn == last[i] && turn%2 == 1
+			stuck := turn == last[i] && turn%2 == 1 && readable(r.group)
 			last[i] = turn
 			if !stuck {
+				// No substitute can be left to wait in a read: only this goroutine starts them.
+				if len(slots) == 0 && !s.stopping.Load() {
+					s.wait(r.group, true)
+				}
 				continue
 			}
+			s.wait(r.group, false)
 			select {
 			case slots <- struct{}{}:
 				substitutes.Go(func() {
@@ -61,6 +68,13 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// readable reports whether questions wait in the group: a reader that waits for one is not stuck.
+func readable(group int) bool {
+	fds := []unix.PollFd{{Fd: int32(group), Events: unix.POLLIN}}
+	_ = sysPoll(fds, 0)
+	return fds[0].Revents&unix.POLLIN != 0
 }
 
 // substitute reads what is waiting in the group, once.
