@@ -164,22 +164,31 @@ func (a *agent) cachedNotAsked(ctx context.Context) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	start := time.Now()
-	n, err := a.askedBy(ctx, func() error {
-		for range cachedOpens {
-			if err := read(path); err != nil {
-				return err
+	var n uint64
+	var took time.Duration
+	// The word that the file's writer closed it comes asynchronously and takes the mark away once; then it is set for good.
+	for range 3 {
+		start := time.Now()
+		n, err = a.askedBy(ctx, func() error {
+			for range cachedOpens {
+				if err := read(path); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		took = time.Since(start)
+		if err != nil {
+			return "", err
 		}
-		return nil
-	})
-	if err != nil {
-		return "", err
+		if n == 0 {
+			break
+		}
 	}
 	if n > 0 {
 		return "", fmt.Errorf("%d of %d opens were asked about", n, cachedOpens)
 	}
-	return fmt.Sprintf("%d opens, none asked, %s each", cachedOpens, (time.Since(start) / cachedOpens).Round(100*time.Nanosecond)), nil
+	return fmt.Sprintf("%d opens, none asked, %s each", cachedOpens, (took / cachedOpens).Round(100*time.Nanosecond)), nil
 }
 
 func (a *agent) changedAsked(ctx context.Context) (string, error) {
