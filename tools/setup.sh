@@ -29,7 +29,8 @@ packages() {
   fi
   echo protobuf-compiler clang-14 llvm-14 libbpf-dev # generated code is checked by generating it again
   echo python3 python3-protobuf                     # the example product in Python
-  echo rpm acl e2fsprogs xz-utils gcc libc6-dev     # package databases, attribute events, loop images, the race detector
+  echo rpm perl acl e2fsprogs xz-utils gcc libc6-dev # package databases, attribute events, loop images, the race detector
+  echo curl cpio util-linux                          # the control socket from outside, initramfs archives, namespaces
   echo qemu-system-x86                              # test/vm
 }
 

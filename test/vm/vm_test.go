@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bailey/internal/roottest"
 )
 
 func TestJudgeSaysWhoIsToBlame(t *testing.T) {
@@ -65,7 +67,7 @@ VM-OK p 1s
 func TestArchiveIsRead(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio is missing")
+		roottest.Unavailable(t, "cpio is not installed")
 	}
 	var b bytes.Buffer
 	a := &archive{w: bufio.NewWriter(&b), dirs: map[string]bool{}}
