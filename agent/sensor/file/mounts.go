@@ -265,11 +265,15 @@ func (m *mounts) publish(all []mount) {
 			watched++
 		}
 	}
-	exposed := false
+	exposed, asked, stacked := false, false, false
 	for _, mt := range all {
 		b := m.blocks[mt.dev]
 		if b == nil || b.question|b.notify == 0 {
 			continue
+		}
+		if b.question != 0 {
+			asked = true
+			stacked = stacked || m.s.groupOf(mt.fsType) == m.s.stacked
 		}
 		if b.notify&unix.FAN_CLOSE_WRITE != 0 {
 			t.cacheable[mt.id] = struct{}{}
@@ -288,6 +292,7 @@ func (m *mounts) publish(all []mount) {
 	}
 	m.s.count.superblocks.Store(watched)
 	m.table.Store(t)
+	m.s.setPace(asked, stacked)
 	// A new mount can bring files into the scope that lay outside it under their other path.
 	if exposed && len(old.known) > 0 && m.s.count.ignored.Load() > 0 {
 		_ = m.s.cache.flush()

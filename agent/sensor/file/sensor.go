@@ -83,6 +83,8 @@ type Sensor struct {
 
 	stopping atomic.Bool
 	ready    chan struct{}
+	pace     atomic.Int64  // how often watchReaders looks, in nanoseconds; 0: not at all
+	paced    chan struct{} // it changed
 	alarms   atomic.Uint32
 	troubled time.Time // when the questions last gave an alarm; the mark manager's
 	ran      atomic.Bool
@@ -105,7 +107,7 @@ func New(cfg Config) (*Sensor, error) {
 		return nil, err
 	}
 	s := &Sensor{cfg: cfg, questions: -1, stacked: -1, ledger: -1, wake: -1, nudge: -1, bell: doorbell{dir: -1}, events: eventsSupport{fd: -1},
-		ready: make(chan struct{}), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
+		ready: make(chan struct{}), paced: make(chan struct{}, 1), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
 	s.scope.Store(&scope{})
 	if err := s.open(); err != nil {
 		s.closeAll()

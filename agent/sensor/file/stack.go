@@ -27,10 +27,31 @@ func (s *Sensor) groupOf(fsType string) int {
 	return s.questions
 }
 
+// How long a reader may stay in one read while questions wait. A read that does not wait takes microseconds; looking costs
+// a wake-up, so it is done as often as the file systems that are asked about make it likely, and not at all without any.
 const (
-	stuckAfter     = 25 * time.Millisecond // a read that does not wait takes microseconds
+	stuckAfter     = 250 * time.Millisecond
+	stuckStacked   = 25 * time.Millisecond // where a stacked file system is asked about
 	maxSubstitutes = 16
 )
+
+// setPace says what is asked about: how often watchReaders has to look.
+func (s *Sensor) setPace(asked, stacked bool) {
+	pace := time.Duration(0)
+	switch {
+	case stacked:
+		pace = stuckStacked
+	case asked:
+		pace = stuckAfter
+	}
+	if s.pace.Swap(int64(pace)) == int64(pace) {
+		return
+	}
+	select {
+	case s.paced <- struct{}{}:
+	default:
+	}
+}
 
 // watchReaders looks for stuck readers until the channel is closed.
 func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
@@ -38,13 +59,18 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 	defer substitutes.Wait()
 	slots := make(chan struct{}, maxSubstitutes)
 	last := make([]uint64, len(readers))
-	tick := time.NewTicker(stuckAfter)
-	defer tick.Stop()
+	outside := make([]bool, len(readers)) // the group does not block, because substitutes read it
+	look := time.NewTimer(0)
+	defer look.Stop()
 	for {
 		select {
 		case <-ended:
 			return
-		case <-tick.C:
+		case <-look.C:
+		case <-s.paced:
+		}
+		if pace := time.Duration(s.pace.Load()); pace > 0 {
+			look.Reset(pace)
 		}
 		for i, r := range readers {
 			turn := r.turn.Load()
@@ -52,12 +78,14 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 			last[i] = turn
 			if !stuck {
 				// No substitute can be left to wait in a read: only this goroutine starts them.
-				if len(slots) == 0 && !s.stopping.Load() {
+				if outside[i] && len(slots) == 0 && !s.stopping.Load() {
 					s.wait(r.group, true)
+					outside[i] = false
 				}
 				continue
 			}
 			s.wait(r.group, false)
+			outside[i] = true
 			select {
 			case slots <- struct{}{}:
 				substitutes.Go(func() {
