@@ -68,10 +68,10 @@ func (d *Decider) firstPolicy() error {
 // reload reads the policy if it has changed. One with a fault changes nothing.
 func (d *Decider) reload() {
 	d.mu.Lock()
-	started, seen := d.session != nil, d.seen
+	seen := d.seen // nothing until firstPolicy has read it: what it reads is no news
 	d.mu.Unlock()
 	now, err := stateOf(d.cfg.PolicyFile)
-	if !started || err != nil || now == seen {
+	if seen == (fileState{}) || err != nil || now == seen {
 		return
 	}
 	if _, err := d.readPolicy(d.cfg.PolicyFile); err != nil {
