@@ -53,7 +53,10 @@ func (s sample) String() string {
 // work does everything once in the lane that runs now.
 func (w *world) work(ctx context.Context, o options, nonce string, beat func()) (sample, error) {
 	s := sample{}
-	var err error
+	err := awaitQuiet(ctx, beat)
+	if err != nil {
+		return nil, err
+	}
 	if s[metricOpenCold], err = w.openLoop(beat); err != nil {
 		return nil, err
 	}
