@@ -6,6 +6,7 @@
 package boottime
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,10 @@ func Now() uint64 {
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0)
 	return uint64(ts.Nano())
 }
+
+// Zero is when this boot began by the clock on the wall as it goes now: the wall-clock time of boot time 0. It has no monotonic part,
+// so that two of them tell by how much the wall clock was set between.
+func Zero() time.Time { return time.Unix(0, time.Now().UnixNano()-int64(Now())) }
 
 // FromTicks converts a time in clock ticks, such as starttime in /proc/PID/stat, to nanoseconds since boot. The kernel
 // rounded it down to 10 ms.

@@ -19,6 +19,15 @@ type Info struct {
 	Platform string `json:"platform"`
 }
 
+// Release is Read with the version that a release was given; empty: what was recorded.
+func Release(version string) Info {
+	info := Read()
+	if version != "" {
+		info.Version = version
+	}
+	return info
+}
+
 // Read returns the running binary's build.
 func Read() Info {
 	info := Info{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}

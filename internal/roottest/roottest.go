@@ -24,3 +24,14 @@ func Unavailable(t testing.TB, why string) {
 	}
 	t.Skip(why)
 }
+
+// InVM reports whether the test runs in a virtual machine of test/vm.
+func InVM() bool { return os.Getenv("BAILEY_TEST_VM") != "" }
+
+// RequireVM skips t, with the reason, outside the virtual machines of `make vm`, which run it.
+func RequireVM(t testing.TB, why string) {
+	t.Helper()
+	if !InVM() {
+		t.Skip(why + ": it runs in the virtual machines of `make vm`")
+	}
+}

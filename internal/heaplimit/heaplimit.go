@@ -1,0 +1,93 @@
+// Package heaplimit keeps a long-running process's memory flat. A Go heap that may grow to twice what lives in it has peaks as uneven as
+// what lives when it is looked at, and holds what its highest peak took: over days a process that leaks nothing grows, ever more slowly.
+// Here the peak is a limit that depends on what lives only in steps, so that it is the same one again and again.
+package heaplimit
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+)
+
+// Smallest is the lowest limit, in bytes. Each step above it is an eighth higher.
+const Smallest = 24 << 20
+
+// percent of garbage beside what lives would be collected at if there were no limit: never, as long as the limit follows.
+const percent = 400
+
+// Keep holds the process to the step that fits what lives in it, from now on. What the operator set by GOGC or GOMEMLIMIT stays.
+// Safe for concurrent use; the second call does nothing.
+func Keep() { keep() }
+
+var keep = sync.OnceFunc(func() {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	k := newKeeper(debug.SetMemoryLimit)
+	k.look()
+	k.arm()
+	debug.SetGCPercent(percent)
+})
+
+// keeper looks after each collection.
+type keeper struct {
+	set     func(int64) int64
+	limit   uint64
+	samples [6]metrics.Sample
+}
+
+func newKeeper(set func(int64) int64) *keeper {
+	k := &keeper{set: set}
+	for i, name := range [...]string{
+		"/gc/heap/live:bytes", "/memory/classes/total:bytes", "/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes",
+		"/memory/classes/heap/free:bytes", "/memory/classes/heap/released:bytes",
+	} {
+		k.samples[i].Name = name
+	}
+	return k
+}
+
+// garbage is something that nobody holds, so that the next collection finds it. With a pointer, or it would share its memory with
+// others and be found later.
+type garbage struct{ _ *int }
+
+func (k *keeper) arm() {
+	runtime.AddCleanup(&garbage{}, func(k *keeper) {
+		k.look()
+		k.arm()
+	}, k)
+}
+
+func (k *keeper) look() {
+	metrics.Read(k.samples[:])
+	rest := k.samples[1].Value.Uint64()
+	for _, s := range k.samples[2:] {
+		rest -= min(rest, s.Value.Uint64())
+	}
+	if limit := next(k.limit, k.samples[0].Value.Uint64(), rest); limit != k.limit {
+		k.limit = limit
+		k.set(int64(min(limit, math.MaxInt64)))
+	}
+}
+
+// next returns the limit that follows one for a heap of which live bytes live beside the runtime's rest. It leaves a limit that is
+// too high by less than two steps, or what lives on the edge of one would move it up and down.
+func next(limit, live, rest uint64) uint64 {
+	fits := step(live + live/4 + rest)
+	if limit >= fits && limit <= step(step(fits+1)+1) {
+		return limit
+	}
+	return step(fits + 1) // one to spare
+}
+
+// step returns the first step that is not below n.
+func step(n uint64) uint64 {
+	s := uint64(Smallest)
+	for s < n {
+		s += s / 8
+	}
+	return s
+}
