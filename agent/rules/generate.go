@@ -1,0 +1,5 @@
+package rules
+
+// One object serves every little-endian architecture and every kernel: programs for hooks that a kernel lacks are left out when
+// it is loaded.
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package rules -cflags "-O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter" kernel rules.bpf.c
