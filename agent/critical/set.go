@@ -26,6 +26,15 @@ type Config struct {
 	Log      *slog.Logger  // default: discard
 	Health   *health.Registry
 	OnChange func() // called by Run when packages were installed or removed and the set is new; may be nil
+	Keeper   Keeper // hands the set to the next agent, which need not be without one until it has computed its own; may be nil
+}
+
+// Keeper holds descriptors that outlive the agent.
+type Keeper interface {
+	// Keep makes the keeper hold a duplicate of fd under name, in place of what it held there.
+	Keep(name string, fd int) error
+	// Take returns what an earlier agent left under name; the caller owns it.
+	Take(name string) (fd int, ok bool)
 }
 
 // Stats describes the present set.
@@ -39,12 +48,15 @@ type Stats struct {
 
 // Set is the critical set. Safe for concurrent use.
 type Set struct {
-	cfg      Config
-	packages *packagedb.DB
-	current  atomic.Pointer[snapshot]
-	changed  chan struct{} // the package database was loaded; capacity 1
-	mu       sync.Mutex    // one refresh at a time
-	ready    bool          // the package database was tried; guarded by mu
+	cfg         Config
+	packages    *packagedb.DB
+	transaction transaction
+	current     atomic.Pointer[snapshot]
+	changed     chan struct{} // the package database was loaded; capacity 1
+	first       chan struct{} // closed when the set is known, or Run has tried to compute it
+	known       sync.Once     // closes first
+	mu          sync.Mutex    // one refresh at a time
+	ready       bool          // the package database was tried; guarded by mu
 }
 
 // identity is one file; an inode number alone is used again for another file.
@@ -92,8 +104,12 @@ func New(cfg Config) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open package database: %w", err)
 	}
-	s := &Set{cfg: cfg, packages: db, changed: make(chan struct{}, 1)}
+	s := &Set{cfg: cfg, packages: db, changed: make(chan struct{}, 1), first: make(chan struct{})}
 	s.current.Store(&snapshot{})
+	if inherited := s.inherit(); inherited != nil {
+		s.current.Store(inherited)
+		s.tried()
+	}
 	db.Watch(func(*packagedb.Snapshot) {
 		select {
 		case s.changed <- struct{}{}:
@@ -128,8 +144,31 @@ func (s *Set) Contains(f *event.File) bool {
 	return false
 }
 
+// Below returns a file of the set that lies below a directory, by its name.
+func (s *Set) Below(dir string) (example string, found bool) {
+	now := s.current.Load()
+	prefix := strings.TrimSuffix(dir, "/") + "/"
+	for p := range now.paths {
+		if strings.HasPrefix(p, prefix) {
+			return p, true
+		}
+	}
+	for _, t := range now.trees {
+		if strings.HasPrefix(t.prefix, prefix) || strings.HasPrefix(prefix, t.prefix) {
+			return strings.TrimSuffix(t.prefix, "/"), true
+		}
+	}
+	return "", false
+}
+
 // Stats describes the present set.
 func (s *Set) Stats() Stats { return s.current.Load().stats }
+
+func (s *Set) tried() { s.known.Do(func() { close(s.first) }) }
+
+// Tried is closed once the set of an earlier agent is in force, or Run has computed one, or tried to. Before that nothing is known to be critical, so nobody may be in
+// a position to deny.
+func (s *Set) Tried() <-chan struct{} { return s.first }
 
 // Refresh computes the set anew. On an error the old one stays.
 func (s *Set) Refresh(ctx context.Context) error {
@@ -149,6 +188,7 @@ func (s *Set) Refresh(ctx context.Context) error {
 	next := c.snapshot()
 	next.stats.Took, next.stats.Computed = time.Since(start), start
 	s.current.Store(next)
+	s.bequeath(next)
 	if s.packages.Snapshot() != nil {
 		s.reportPackages(nil)
 	}
@@ -173,6 +213,7 @@ func (s *Set) Run(ctx context.Context) error {
 			s.cfg.OnChange()
 		}
 		if first {
+			s.tried()
 			watching.Go(func() { _ = s.packages.Run(ctx) }) // nil when ctx ends; failed loads are in its log
 		}
 		select {

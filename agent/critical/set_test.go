@@ -177,7 +177,10 @@ func TestRunFollowsPackages(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()
-	eventually(t, "first set", func() bool { return !s.Stats().Computed.IsZero() })
+	<-s.Tried()
+	if s.Stats().Computed.IsZero() {
+		t.Error("the set was said to be tried before it was computed")
+	}
 
 	added := filepath.Join(root, "usr/lib/dash/new")
 	if err := os.WriteFile(added, nil, 0o644); err != nil {

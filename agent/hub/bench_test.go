@@ -47,6 +47,24 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
+// BenchmarkPublishPassive is what the recorder's tap costs whoever publishes: its reader polls, so that it need not be woken.
+func BenchmarkPublishPassive(b *testing.B) {
+	h, _ := newHub(b, nil)
+	tap := h.TapPassive(event.KindsOf(event.Exec), 16<<10)
+	defer tap.Close()
+	e := &event.Event{Kind: event.Exec}
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Publish(e)
+		if n++; n%1000 == 0 {
+			for range 1000 {
+				tap.Poll()
+			}
+		}
+	}
+}
+
 func BenchmarkSend(b *testing.B) {
 	for _, n := range []int{1, 4, 8} {
 		b.Run(fmt.Sprintf("products_%d", n), func(b *testing.B) {

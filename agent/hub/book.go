@@ -13,6 +13,7 @@ type book struct {
 	taps    []*Tap
 	voters  map[event.Kind]*event.Voters
 	events  event.KindSet // wanted by any client or tap
+	heard   event.KindSet // those, and what passive taps listen to
 
 	// scopes of the clients for open, by number; nil for those that see it all.
 	scopes   [event.MaxProducts][]string
@@ -25,7 +26,10 @@ func (h *Hub) rewrite(edit func(*book)) {
 	b := &book{clients: old.clients, taps: slices.Clone(old.taps), voters: make(map[event.Kind]*event.Voters)}
 	edit(b)
 	for _, t := range b.taps {
-		b.events |= t.kinds
+		b.heard |= t.kinds
+		if !t.passive {
+			b.events |= t.kinds
+		}
 	}
 	for i, c := range b.clients {
 		if c == nil {
@@ -34,18 +38,20 @@ func (h *Hub) rewrite(edit func(*book)) {
 		sub := c.sub.Load()
 		b.events |= sub.events
 		m := c.member.Load()
+		_, braked := h.braked[m.Name]
 		for _, k := range sub.questions.List() {
-			b.vote(k, i, m)
+			b.vote(k, i, m, braked)
 		}
 		b.scopes[i] = m.OpenScope
 		if slices.Contains(m.OpenScope, "/") {
 			b.unscoped |= event.ProductBit(i)
 		}
 	}
+	b.heard |= b.events
 	h.book.Store(b)
 }
 
-func (b *book) vote(k event.Kind, i int, m *Member) {
+func (b *book) vote(k event.Kind, i int, m *Member, braked bool) {
 	v := b.voters[k]
 	if v == nil {
 		v = &event.Voters{Owner: b}
@@ -57,6 +63,10 @@ func (b *book) vote(k event.Kind, i int, m *Member) {
 		v.Shadow |= p
 	} else {
 		v.Live |= p
+	}
+	if m.Deny && braked && !m.Shadow {
+		v.Braked |= p
+		return
 	}
 	if m.Deny {
 		v.MayDeny |= p

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"bailey/agent/event"
-	"bailey/agent/health"
 )
 
 // Client is one attached product. The transport calls its methods with what the product says. Safe for concurrent use.
@@ -25,12 +24,17 @@ type Client struct {
 	asking       sync.Mutex
 	questionSeq  uint64
 	questionLost lost
-	news         *news // an authority change that the product has not been told yet
+	news         *news          // an authority change that the product has not been told yet
+	questions    *atomic.Uint64 // where questionSeq is kept for the next agent; nil: nowhere
 
-	mu       sync.Mutex
-	seq      uint64 // of the last event made for it
-	queue    queue
-	inflight inflight
+	mu        sync.Mutex
+	seq       uint64         // of the last event made for it
+	events    *atomic.Uint64 // where seq is kept for the next agent; nil: nowhere
+	inherited uint64         // of seq, what earlier agents made and the product has received
+	queue     queue
+	inflight  inflight
+
+	authority authority
 
 	tokens  tokens
 	count   clientCounters
@@ -46,9 +50,16 @@ func newClient(h *Hub, number int, m Member, conn Conn) *Client {
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), flushed: make(chan struct{}),
 	}
 	c.member.Store(&m)
+	c.authority.shadow, c.authority.braked, c.authority.since = m.Shadow, h.braked[m.Name], h.cfg.Now()
+	c.authority.told = news{authority: "live"} // the welcome says so
+	if m.Shadow {
+		c.authority.told.authority = "shadow"
+	}
+	c.authority.stated = c.authority.told
 	c.sub.Store(new(filter))
 	c.tokens.rate, c.tokens.burst = uint64(h.cfg.FindingRate), uint64(h.cfg.FindingRate)*10
 	c.tokens.left, c.tokens.at = c.tokens.burst*second, h.cfg.Now()
+	c.inherit(&m)
 	return c
 }
 
@@ -59,6 +70,8 @@ func (c *Client) Number() int { return c.number }
 func (c *Client) Name() string { return c.name }
 
 func (c *Client) component() string { return "product." + c.name + ".authority" }
+
+func (c *Client) eventsComponent() string { return "product." + c.name + ".events" }
 
 func (c *Client) close() {
 	if c.closed.CompareAndSwap(false, true) {
@@ -130,28 +143,6 @@ func (c *Client) state(authority, reason string) {
 	c.news = &news{authority, reason}
 	c.asking.Unlock()
 	c.kick()
-}
-
-// SetDegraded tells a product, the operator and everyone who wants product events that a product's answers stopped to
-// count, or count again. The verdict engine decides it.
-func (h *Hub) SetDegraded(number int, degraded bool, reason string) {
-	c := h.book.Load().clients[number]
-	if c == nil {
-		return
-	}
-	m := c.member.Load()
-	authority := "live"
-	entry := health.Entry{Component: c.component(), Status: health.OK, Summary: "answers count"}
-	if degraded {
-		authority = "degraded"
-		entry.Status, entry.Summary = health.Degraded, "not waited for: "+reason
-		entry.Remedy = "it returns by itself when it misses nothing; see: bailey product show " + c.name
-	}
-	c.state(authority, reason)
-	h.cfg.Health.Set(entry)
-	h.Publish(&event.Event{Kind: event.Product, Time: h.cfg.Now(), Product: &event.ProductDetail{
-		Product: m.Name, Release: m.Release, State: "running", Authority: authority, Reason: reason,
-	}})
 }
 
 const second = uint64(1e9)

@@ -27,5 +27,6 @@ type Verdicts interface {
 	Extend(product int, id, deadline uint64) error
 	Joined(product int, name string)
 	Gone(product int)
+	Brake(product int) // its denies stop to count, also on questions in flight
 	Invalidate(cause string) error
 }

@@ -29,9 +29,16 @@ func (c *Client) flush() {
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	wait := firstRetry
+	var l lag
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
 	for {
 		err := f.drain()
-		var again <-chan time.Time
+		var again, later <-chan time.Time
+		if after := c.judgeLag(&l); after != 0 {
+			look.Reset(after)
+			later = look.C
+		}
 		switch {
 		case err == nil:
 			wait = firstRetry
@@ -49,6 +56,7 @@ func (c *Client) flush() {
 			return
 		case <-c.wake:
 		case <-again:
+		case <-later:
 		}
 	}
 }
@@ -80,7 +88,7 @@ func (f *flusher) drain() error {
 		}
 		gap, n := f.take()
 		if gap.from != 0 {
-			if err := c.conn.SendLost(false, gap.from, gap.to, causeFull); err != nil {
+			if err := c.conn.SendLost(false, gap.from, gap.to, gap.why()); err != nil {
 				return err
 			}
 			c.mu.Lock()

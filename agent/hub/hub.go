@@ -51,8 +51,9 @@ type Hub struct {
 	order   sync.Mutex // keeps the hooks in the order of the changes
 	told    wanted     // what OnSubscriptions heard last
 	closed  bool
-	ever    map[string]int // the number that a product had before
-	publish sync.Mutex     // guards seq and the order of events in all queues
+	ever    map[string]int    // the number that a product had before
+	braked  map[string]string // whose denies do not count, and why
+	publish sync.Mutex        // guards seq and the order of events in all queues
 	seq     uint64
 }
 
@@ -87,7 +88,7 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Health == nil {
 		cfg.Health = health.NewRegistry()
 	}
-	h := &Hub{cfg: cfg, ever: make(map[string]int)}
+	h := &Hub{cfg: cfg, ever: make(map[string]int), braked: make(map[string]string)}
 	h.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
 	h.packets.New = func() any { return &packet{b: make([]byte, 0, 512)} }
 	h.book.Store(new(book))
@@ -107,6 +108,10 @@ type Member struct {
 	DenyCritical  bool          // for the critical set as well
 	MissDenies    bool          // on_miss = deny
 	OpenScope     []string      // where it may be asked about open; "/" for everywhere
+
+	// EventsMade and QuestionsMade, if set, always hold the product's last numbers, in memory that outlives the agent. What
+	// they hold at Attach, an earlier agent made: the count goes on from there.
+	EventsMade, QuestionsMade *atomic.Uint64
 }
 
 // Attach adds a product. It gets nothing until it subscribes.
@@ -127,6 +132,7 @@ func (h *Hub) Attach(m Member, conn Conn) (*Client, error) {
 	c := newClient(h, i, m, conn)
 	h.rewrite(func(b *book) { b.clients[i] = c })
 	go c.flush()
+	c.change(func(*authority) {}, "") // tells that it is braked, if it is
 	return c, nil
 }
 
@@ -172,26 +178,23 @@ func (h *Hub) Detach(c *Client) {
 	}
 	h.rewrite(func(b *book) { b.clients[c.number] = nil })
 	c.close()
+	c.forgetTally()
 	h.verdicts.Gone(c.number)
 	h.cfg.Health.Remove(c.component())
 	h.changed("product_detached")
 	<-c.flushed
+	h.cfg.Health.Remove(c.eventsComponent())
 }
 
 // Regrant replaces what the operator granted to an attached product. Its subscription is cut down to the new grants.
 func (h *Hub) Regrant(c *Client, m Member) {
 	h.order.Lock()
 	defer h.order.Unlock()
-	old := c.member.Swap(&m)
+	c.member.Store(&m)
 	c.cutToGrants(&m)
 	h.rewrite(func(*book) {})
 	h.changed("grants")
-	switch {
-	case m.Shadow && !old.Shadow:
-		c.state("shadow", "the operator changed its grants")
-	case old.Shadow && !m.Shadow:
-		c.state("live", "the operator changed its grants")
-	}
+	c.change(func(a *authority) { a.shadow = m.Shadow }, "the operator changed its grants")
 }
 
 // Close detaches all products.

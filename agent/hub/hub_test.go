@@ -197,6 +197,45 @@ func TestTap(t *testing.T) {
 	}
 }
 
+// TestPassiveTap: it hears what is there to hear, and makes nobody produce more.
+func TestPassiveTap(t *testing.T) {
+	t.Parallel()
+	var told []event.KindSet
+	h, _ := newHub(t, func(c *Config) {
+		c.OnSubscriptions = func(events, _ event.KindSet, _ []string) { told = append(told, events) }
+	})
+	tap := h.TapPassive(event.KindsOf(event.Exec, event.Verdict), 10)
+	if len(told) != 0 {
+		t.Errorf("the sensors were told %v", told)
+	}
+	if !h.Wants(event.Verdict) || h.Wants(event.Exit) {
+		t.Error("verdicts must be made for it, and nothing that it does not listen to")
+	}
+	h.Publish(&event.Event{Kind: event.Exec}) // produced for a question's sake
+	h.Publish(&event.Event{Kind: event.Exit})
+	active := h.Tap(event.KindsOf(event.Exit), 10)
+	h.Publish(&event.Event{Kind: event.Verdict})
+	active.Close()
+	tap.Close()
+	if d := cmp.Diff([]event.KindSet{event.KindsOf(event.Exit), 0}, told); d != "" {
+		t.Error(d)
+	}
+	var got []uint64
+	for {
+		e, lost, ok := tap.Poll()
+		if !ok {
+			break
+		}
+		got = append(got, e.Seq, lost)
+	}
+	if d := cmp.Diff([]uint64{1, 0, 3, 0}, got); d != "" {
+		t.Error(d)
+	}
+	if h.Wants(event.Verdict) {
+		t.Error("a closed tap is still heard")
+	}
+}
+
 func TestFindingsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _ := newHub(t, func(c *Config) { c.FindingRate = 5 })

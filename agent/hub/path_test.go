@@ -86,7 +86,9 @@ func (h handler) Subscribe(m *productv1.Subscribe) error {
 	return nil
 }
 
-func (h handler) Finding(*productv1.Finding) error { return nil }
+func (h handler) Finding(*productv1.Finding) error               { return nil }
+func (handler) InstallRule(uint64, *productv1.RuleInstall) error { return nil }
+func (handler) RemoveRule(uint64, *productv1.RuleRemove) error   { return nil }
 
 // start attaches a product that lives in this process behind a real socket: it answers with what reply returns, after the
 // delay. It is subscribed when start returns; kill ends it as a crash would.

@@ -13,7 +13,7 @@ func (h *Hub) Publish(e *event.Event) {
 	h.seq++
 	e.Seq = h.seq
 	b := h.book.Load()
-	if !b.events.Has(e.Kind) {
+	if !b.heard.Has(e.Kind) {
 		return
 	}
 	for _, t := range b.taps {
@@ -36,13 +36,16 @@ func (h *Hub) Publish(e *event.Event) {
 	}
 }
 
-// Wants reports whether anybody is told of events of this kind.
-func (h *Hub) Wants(k event.Kind) bool { return h.book.Load().events.Has(k) }
+// Wants reports whether anybody, passive taps included, is told of events of this kind.
+func (h *Hub) Wants(k event.Kind) bool { return h.book.Load().heard.Has(k) }
 
 // enqueue queues p, or notes its loss.
 func (c *Client) enqueue(k event.Kind, p *packet) {
 	c.mu.Lock()
 	c.seq++
+	if c.events != nil {
+		c.events.Store(c.seq) // before it can be sent: a product knows no number that this memory does not
+	}
 	if len(p.b) <= maxPayload && c.hub.room(&c.queue, k) {
 		p.refs.Add(1)
 		c.queue.add(c.seq, p)

@@ -55,6 +55,9 @@ func (c *Client) ask(id, deadline uint64, shadow, critical bool, payload []byte,
 		return errGone
 	}
 	c.questionSeq++
+	if c.questions != nil {
+		c.questions.Store(c.questionSeq)
+	}
 	err := c.announceLocked()
 	if err == nil {
 		err = c.conn.SendQuestion(id, c.questionSeq, deadline, shadow, critical, payload, fd)
@@ -77,7 +80,7 @@ func (c *Client) announceLocked() error {
 	if c.questionLost.from == 0 {
 		return nil
 	}
-	if err := c.conn.SendLost(true, c.questionLost.from, c.questionLost.to, causeFull); err != nil {
+	if err := c.conn.SendLost(true, c.questionLost.from, c.questionLost.to, c.questionLost.why()); err != nil {
 		return err
 	}
 	c.questionLost = lost{}

@@ -7,7 +7,10 @@ import (
 )
 
 // Why events and questions were lost: the words in Lost frames and in statistics.
-const causeFull = "queue_full"
+const (
+	causeFull    = "queue_full"
+	causeRestart = "agent_restart" // an earlier agent ended before it had sent them
+)
 
 // packet is one encoded event, shared by all queues that hold it.
 type packet struct {
@@ -26,7 +29,17 @@ func (h *Hub) drop(p *packet) {
 }
 
 // lost is a range of numbers, both included; from 0 is none.
-type lost struct{ from, to uint64 }
+type lost struct {
+	from, to uint64
+	cause    string // default causeFull
+}
+
+func (l lost) why() string {
+	if l.cause == "" {
+		return causeFull
+	}
+	return l.cause
+}
 
 // item is an event to send, or the announcement of lost ones in its place.
 type item struct {

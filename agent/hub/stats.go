@@ -19,11 +19,11 @@ type ClientStats struct {
 	Shadow          bool
 	EventKinds      event.KindSet // accepted subscription
 	QuestionKinds   event.KindSet
-	Events          uint64 // made for it
+	Events          uint64 // made for it, without what it received from an earlier agent
 	Sent            uint64
 	Queued          int
 	QueuedBytes     int
-	Dropped         uint64 // queue full
+	Dropped         uint64 // queue full, or lost with an earlier agent
 	Unacked         int    // sent and not yet acknowledged
 	Acked           uint64 // the last number it acknowledged
 	Questions       uint64 // sent
@@ -31,6 +31,9 @@ type ClientStats struct {
 	Findings        uint64
 	FindingsDropped uint64 // beyond its rate
 	Faults          uint64 // breaches of the protocol
+	Authority       string // live, shadow, degraded or braked
+	Reason          string // for it; empty for none
+	Since           uint64 // nanoseconds since boot
 }
 
 // Stats is the hub's account.
@@ -63,9 +66,10 @@ func (c *Client) Stats() ClientStats {
 		Questions: c.count.questions.Load(), Unsent: c.count.unsent.Load(), Findings: c.count.findings.Load(),
 		FindingsDropped: c.count.findingsDropped.Load(), Faults: c.faulted.Load(),
 	}
+	s.Authority, s.Reason, s.Since = c.authority.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Events, s.Dropped, s.QueuedBytes = c.seq, c.count.dropped.Load(), c.queue.bytes
+	s.Events, s.Dropped, s.QueuedBytes = c.seq-c.inherited, c.count.dropped.Load(), c.queue.bytes
 	s.Sent, s.Unacked, s.Acked = c.count.events.Load(), c.inflight.n, c.inflight.acked
 	for i := range c.queue.n {
 		if c.queue.peek(i).p != nil {

@@ -17,6 +17,7 @@ var ErrTapClosed = errors.New("tap is closed")
 type Tap struct {
 	hub     *Hub
 	kinds   event.KindSet
+	passive bool // it hears what others want, and makes nobody produce more
 	ch      chan tapped
 	done    chan struct{}
 	dropped atomic.Uint64
@@ -30,7 +31,18 @@ type tapped struct {
 
 // Tap opens a tap with room for buffer events. Close it.
 func (h *Hub) Tap(kinds event.KindSet, buffer int) *Tap {
-	t := &Tap{hub: h, kinds: kinds, ch: make(chan tapped, max(buffer, 1)), done: make(chan struct{})}
+	return h.open(&Tap{hub: h, kinds: kinds}, buffer)
+}
+
+// TapPassive opens a tap that counts as nobody's subscription: sensors produce nothing for its sake. It hears the kinds that
+// are produced for somebody else, and what the agent itself says: verdicts of questions that were asked, findings, products
+// and health. Close it.
+func (h *Hub) TapPassive(kinds event.KindSet, buffer int) *Tap {
+	return h.open(&Tap{hub: h, kinds: kinds, passive: true}, buffer)
+}
+
+func (h *Hub) open(t *Tap, buffer int) *Tap {
+	t.ch, t.done = make(chan tapped, max(buffer, 1)), make(chan struct{})
 	h.order.Lock()
 	defer h.order.Unlock()
 	h.rewrite(func(b *book) { b.taps = append(b.taps, t) })
@@ -65,6 +77,17 @@ func (t *Tap) Next(ctx context.Context) (e *event.Event, lost uint64, err error)
 		return nil, 0, ctx.Err()
 	case <-t.done:
 		return nil, 0, ErrTapClosed
+	}
+}
+
+// Poll returns the next event if there is one now. A reader that polls costs whoever publishes less than one that waits in
+// Next, which has to be woken.
+func (t *Tap) Poll() (e *event.Event, lost uint64, ok bool) {
+	select {
+	case x := <-t.ch:
+		return x.e, x.lost, true
+	default:
+		return nil, 0, false
 	}
 }
 

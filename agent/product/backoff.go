@@ -12,6 +12,7 @@ type Backoff struct {
 	Reset      time.Duration // running that long, it starts from First again; default 30 s
 	Crashes    int           // this many ends …
 	CrashesFor time.Duration // … within this time are a crash loop; default 5 in 60 s
+	CrashesDay int           // and so are this many within 24 hours; default 10
 }
 
 func (b Backoff) withDefaults() Backoff {
@@ -27,6 +28,9 @@ func (b Backoff) withDefaults() Backoff {
 	if b.Crashes == 0 {
 		b.Crashes = 5
 	}
+	if b.CrashesDay == 0 {
+		b.CrashesDay = 10
+	}
 	return b
 }
 
@@ -39,14 +43,17 @@ type crashes struct {
 
 // ended notes that the product ended at now after running for up. It returns how long to wait, or loop.
 func (c *crashes) ended(now time.Time, up time.Duration) (wait time.Duration, loop bool) {
-	keep := c.ends[:0]
+	keep, lately := c.ends[:0], 1
 	for _, t := range c.ends {
-		if now.Sub(t) < c.cfg.CrashesFor {
+		if now.Sub(t) < max(c.cfg.CrashesFor, 24*time.Hour) {
 			keep = append(keep, t)
+		}
+		if now.Sub(t) < c.cfg.CrashesFor {
+			lately++
 		}
 	}
 	c.ends = append(keep, now)
-	if len(c.ends) >= c.cfg.Crashes {
+	if lately >= c.cfg.Crashes || len(c.ends) >= c.cfg.CrashesDay {
 		return 0, true
 	}
 	if up >= c.cfg.Reset || c.delay == 0 {
@@ -56,6 +63,14 @@ func (c *crashes) ended(now time.Time, up time.Duration) (wait time.Duration, lo
 	}
 	// Up to a fifth longer, so that products that failed together do not come back together.
 	return c.delay + rand.N(c.delay/5+1), false
+}
+
+// inherit goes on with what an earlier agent remembered.
+func (c *crashes) inherit(l life) {
+	c.delay, c.ends = min(l.Delay, c.cfg.Longest), nil
+	for _, t := range l.Ends {
+		c.ends = append(c.ends, ago(t))
+	}
 }
 
 // forget is for an operator's start: a new chance.

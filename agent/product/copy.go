@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"bailey/internal/durable"
 )
 
 // Bounds of one release.
@@ -49,7 +51,7 @@ func copyRelease(from, to string) (string, error) {
 		return "", fmt.Errorf("copy product folder: %w", err)
 	}
 	for _, d := range c.dirs {
-		if err := syncDir(filepath.Join(to, d)); err != nil {
+		if err := durable.SyncDir(filepath.Join(to, d)); err != nil {
 			return "", fmt.Errorf("copy product folder: %w", err)
 		}
 	}

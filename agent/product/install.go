@@ -14,6 +14,7 @@ import (
 
 	"bailey/agent/product/grant"
 	"bailey/agent/product/manifest"
+	"bailey/internal/durable"
 )
 
 // Request is what an operator approves by installing a product.
@@ -250,7 +251,7 @@ func (m *Manager) place(s *staged, dir string) error {
 	if err := os.Rename(s.dir, target); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(releases), syncDir(dir), syncDir(m.dir))
+	return errors.Join(durable.SyncDir(releases), durable.SyncDir(dir), durable.SyncDir(m.dir))
 }
 
 // prune removes releases that are neither current nor the one before.
@@ -323,7 +324,7 @@ func (u *unit) erase(purge bool) error {
 	err := u.log.Close()
 	switch {
 	case purge:
-		return errors.Join(err, os.RemoveAll(u.dir), syncDir(u.m.dir))
+		return errors.Join(err, os.RemoveAll(u.dir), durable.SyncDir(u.m.dir))
 	case u.broken == nil:
 		r := Record{Name: u.name, UID: u.record.UID, Removed: true, Installed: u.record.Installed}
 		err = errors.Join(err, u.save(r))

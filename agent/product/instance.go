@@ -27,22 +27,25 @@ type run struct {
 	restart  int // the unit's count of restart requests when this run began
 	readOnly bool
 	began    time.Time
+	since    time.Time // when it was seen to run
+	crashes  *crashes  // the watcher's
 
 	group   *cgroup.Group
 	process *contain.Process
 	sockets *contain.Sockets
 	session Session
 	pumps   sync.WaitGroup
+	outputs []*os.File // read ends of its standard output and error
+
+	// Of a product that may outlive the agent:
+	memory *memory
+	socket *os.File // the agent's end once more
+	kept   bool
 }
 
-// runOnce starts the product and stays with it until nothing of it is left.
-func (u *unit) runOnce(ctx context.Context) ending {
-	u.mu.Lock()
-	r := &run{u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now()}
-	u.current = u.restart
-	u.mu.Unlock()
-	u.set(Starting, "")
-	err := r.start()
+// runOnce starts the product, or takes it over, and stays with it until nothing of it is left.
+func (u *unit) runOnce(ctx context.Context, memory *crashes) ending {
+	r, err := u.begin(ctx, memory)
 	var end ending
 	if err != nil {
 		end = ending{reason: err.Error()}
@@ -50,14 +53,56 @@ func (u *unit) runOnce(ctx context.Context) ending {
 		u.mu.Lock()
 		u.status.PID = r.process.PID()
 		u.mu.Unlock()
-		u.set(Running, r.fullReason())
+		u.setSince(Running, r.fullReason(), r.since)
 		end = r.stay(ctx)
 	}
-	if err := r.cleanUp(); err != nil {
-		u.m.cfg.Log.Error("something of a product is left", "product", u.name, "err", err)
+	if end.left {
+		r.leave()
+		return end
 	}
+	r.giveBack()
 	end.ran = time.Since(r.began)
 	return end
+}
+
+// begin takes over what an earlier agent left of the product, or starts it.
+func (u *unit) begin(ctx context.Context, memory *crashes) (*run, error) {
+	r := u.newRun(memory)
+	u.mu.Lock()
+	h := u.heir
+	u.heir = nil
+	u.mu.Unlock()
+	if h != nil {
+		err := r.adopt(ctx, h)
+		u.m.resuming.Done()
+		if err == nil {
+			return r, nil
+		}
+		u.m.cfg.Log.Warn("product is not taken over from the agent before: it is started again", "product", u.name, "err", err)
+		r.giveBack()
+		u.mu.Lock()
+		u.status.Restarts = h.life.Restarts + 1
+		u.mu.Unlock()
+		r = u.newRun(memory)
+	}
+	u.set(Starting, "")
+	err := r.start()
+	r.since = time.Now()
+	return r, err
+}
+
+func (u *unit) newRun(memory *crashes) *run {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.current = u.restart
+	return &run{u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now(), crashes: memory}
+}
+
+// giveBack is cleanUp with its failure logged.
+func (r *run) giveBack() {
+	if err := r.cleanUp(); err != nil {
+		r.u.m.cfg.Log.Error("something of a product is left", "product", r.u.name, "err", err)
+	}
 }
 
 func (r *run) fullReason() string {
@@ -77,11 +122,15 @@ func (r *run) start() error {
 	if r.group, err = r.u.m.tree.Create(r.record.Name, cgroup.Limits{Memory: int64(l.Memory), Pids: l.Pids, CPU: l.CPU}); err != nil {
 		return err
 	}
+	r.u.watchGroup(r.group)
 	ours, theirs, err := socketPair(r.manifest.Run.Transport)
 	if err != nil {
 		return fmt.Errorf("make product socket: %w", err)
 	}
 	defer func() { _ = theirs.Close() }()
+	if err := r.prepareToOutlive(ours); err != nil {
+		return errors.Join(err, unix.Close(ours))
+	}
 	if r.process, err = r.spawn(state, theirs); err != nil {
 		return errors.Join(err, unix.Close(ours))
 	}
@@ -122,8 +171,7 @@ func (r *run) spawn(state string, socket *os.File) (*contain.Process, error) {
 		}
 		*s.to = out
 		ends = append(ends, out)
-		r.pumps.Add(1)
-		go r.pump(in, s.name)
+		r.read(in, s.name)
 	}
 	spec := r.spec(state)
 	r.sockets = contain.WatchSockets(spec)
@@ -138,11 +186,14 @@ func closeAll(files []*os.File) {
 	}
 }
 
-func (r *run) pump(in *os.File, stream string) {
-	defer r.pumps.Done()
-	if err := errors.Join(r.u.log.pump(in, stream), in.Close()); err != nil {
-		r.u.m.cfg.Log.Warn("product output is lost", "product", r.u.name, "err", err)
-	}
+// read puts one of the product's outputs into its log until its end. in is open until the run is over.
+func (r *run) read(in *os.File, stream string) {
+	r.outputs = append(r.outputs, in)
+	r.pumps.Go(func() {
+		if err := r.u.log.pump(in, stream); err != nil {
+			r.u.m.cfg.Log.Warn("product output is lost", "product", r.u.name, "err", err)
+		}
+	})
 }
 
 func (r *run) spec(state string) contain.Spec {
@@ -150,7 +201,7 @@ func (r *run) spec(state string) contain.Spec {
 	return contain.Spec{
 		Name: r.record.Name, Root: r.u.m.rootDir(), Release: filepath.Join(r.u.dir, releasesDir, r.record.Release), State: state, StateReadOnly: r.readOnly,
 		Read: g.Read, Connect: g.Connect, Command: r.manifest.Run.Command, Env: environment(r.record.Name, l),
-		UID: r.record.UID, TmpBytes: int64(l.Memory) / 2, FileBytes: int64(max(l.State, l.Memory/2)), Pids: l.Pids, Files: l.Files,
+		Outlive: r.memory != nil, UID: r.record.UID, TmpBytes: int64(l.Memory) / 2, FileBytes: int64(max(l.State, l.Memory/2)), Pids: l.Pids, Files: l.Files,
 	}
 }
 
@@ -170,10 +221,14 @@ func (r *run) instance() Instance {
 		settings = make(map[string]string)
 	}
 	maps.Copy(settings, r.record.Settings)
-	return Instance{
+	inst := Instance{
 		Name: r.record.Name, Release: r.record.Release, Version: r.manifest.Version, Transport: r.manifest.Run.Transport,
-		PID: r.process.PID(), UID: r.record.UID, Grants: r.record.Grants, Settings: settings,
+		PID: r.process.PID(), Init: r.process.InitPID(), UID: r.record.UID, Grants: r.record.Grants, Settings: settings,
 	}
+	if r.memory != nil {
+		inst.EventsMade, inst.QuestionsMade = r.memory.events(), r.memory.questions()
+	}
+	return inst
 }
 
 // reportNotes turns what this machine cannot do into health entries, and takes back what it can do by now.
@@ -200,13 +255,23 @@ func (r *run) stay(ctx context.Context) ending {
 	defer poll.Stop()
 	sockets := time.NewTicker(min(r.u.m.cfg.Poll, time.Second))
 	defer sockets.Stop()
+	var resumable <-chan struct{}
+	if r.memory != nil && !r.kept {
+		resumable = r.session.Resumable()
+	}
 	for {
 		select {
+		case <-resumable:
+			resumable = nil
+			r.secure(r.keep)
 		case <-r.process.Done():
 			return ending{reason: r.exitReason()}
 		case <-r.session.Done():
 			return r.hungUp()
 		case <-ctx.Done():
+			if r.kept && r.u.m.leaving.Load() {
+				return ending{left: true}
+			}
 			r.takeDown()
 			return ending{requested: true}
 		case <-r.u.wake:
@@ -263,6 +328,7 @@ func (r *run) takeDown() {
 	timeout := r.u.m.cfg.StopTimeout
 	deadline := time.Now().Add(timeout)
 	r.u.set(Stopping, "")
+	r.release() // killed from here on, this agent takes the product with it
 	r.session.Stop(deadline)
 	if r.endedWithin(timeout / 3) {
 		return
@@ -285,56 +351,9 @@ func (r *run) endedWithin(d time.Duration) bool {
 	}
 }
 
-// look samples what the product uses. It reports whether the product must be restarted because its state directory went
-// over its limit, or came back under it.
-func (r *run) look() (restart bool) {
-	full := r.measureState(filepath.Join(r.u.dir, stateDir))
-	s := r.group.Stats()
-	r.u.mu.Lock()
-	defer r.u.mu.Unlock()
-	r.u.status.Memory, r.u.status.CPU, r.u.status.OOMKills = s.Memory, s.CPU, s.OOMKills
-	return full != r.readOnly
-}
-
-// maxStateFiles bounds how many files a state directory may hold.
-const maxStateFiles = 65_536
-
-// measureState reports whether the state directory is over its limit.
-func (r *run) measureState(dir string) (full bool) {
-	bytes, files := usage(dir)
-	limit := int64(r.record.Grants.Limits.State)
-	full = bytes > limit || files > maxStateFiles
-	r.u.mu.Lock()
-	r.u.status.StateBytes, r.u.status.StateFull = bytes, full
-	r.u.mu.Unlock()
-	e := health.Entry{Component: "product." + r.u.name + ".state", Status: health.OK, Summary: "its state directory is within its limit"}
-	if full {
-		e.Status = health.Degraded
-		e.Summary = fmt.Sprintf("its state directory holds %v in %d files, the limit is %v: it is read-only for the product", manifest.Size(bytes), files, manifest.Size(limit))
-		e.Remedy = fmt.Sprintf("grant more (`bailey product grant %s state:N`), or remove files in %s", r.u.name, dir)
-	}
-	r.u.m.cfg.Health.Set(e)
-	return full
-}
-
-// usage adds up what is allocated below dir; sparse files count what they take. Files that go meanwhile are not counted.
-func usage(dir string) (bytes int64, files int) {
-	_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err == nil && unix.Lstat(path, &st) == nil {
-			bytes += st.Blocks * 512
-			files++
-		}
-		if files > maxStateFiles {
-			return filepath.SkipAll
-		}
-		return nil
-	})
-	return bytes, files
-}
-
 // cleanUp gives everything back and makes sure that nothing is left.
 func (r *run) cleanUp() error {
+	r.release()
 	var errs []error
 	if r.process != nil {
 		r.process.Kill()
@@ -343,9 +362,22 @@ func (r *run) cleanUp() error {
 	if r.session != nil {
 		r.session.Close()
 	}
+	r.u.watchGroup(nil)
 	if r.group != nil {
 		errs = append(errs, r.group.Kill(), r.group.Remove())
 	}
-	r.pumps.Wait()
+	r.closeFiles()
 	return errors.Join(errs...)
+}
+
+// closeFiles waits for the outputs' end and closes what the run has open.
+func (r *run) closeFiles() {
+	r.pumps.Wait()
+	closeAll(r.outputs)
+	if r.socket != nil {
+		_ = r.socket.Close() // what it was a copy of is closed
+	}
+	if r.memory != nil {
+		r.memory.close()
+	}
 }

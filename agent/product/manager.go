@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bailey/agent/event"
@@ -37,6 +38,10 @@ type Config struct {
 	// OnCrashLoop is told of a product that crashed too often: with the release that did, and the one that it went back to,
 	// empty if there was none and the product is off. It may call the Manager.
 	OnCrashLoop func(name, bad, back string)
+	// Keeper holds running products over the death of the agent: nil ends them with it.
+	Keeper Keeper
+	// ResumePatience is how long a product that was taken over may take to go on with this agent; default 1 s.
+	ResumePatience time.Duration
 }
 
 // DefaultUIDBase is above what systemd gives to containers and dynamic users, and below what Linux cannot use.
@@ -49,6 +54,8 @@ const maxProducts = 1024
 type Host interface {
 	// Connect takes over the agent's end of the product's socket, also when it fails. The product runs already.
 	Connect(inst Instance, sock int) (Session, error)
+	// Resume is Connect for a product that spoke with another agent through this very socket before.
+	Resume(inst Instance, sock int) (Session, error)
 }
 
 // Session is the conversation with one running product.
@@ -57,6 +64,11 @@ type Session interface {
 	Done() <-chan struct{}   // closed when the conversation is over
 	Err() error              // after Done: why, nil when the product hung up
 	Close()                  // ends the conversation; idempotent, returns when nothing of it runs any more
+	// Resumable is closed when the product has said that it can go on with another agent, and, after Host.Resume, that it
+	// goes on with this one.
+	Resumable() <-chan struct{}
+	// Leave is Close without telling the product, for an agent that takes it over: what is meant for it is sent first.
+	Leave()
 }
 
 // Instance is one run of a product.
@@ -66,9 +78,14 @@ type Instance struct {
 	Version   string
 	Transport string // seqpacket or stream
 	PID       int    // as the agent sees it; 0 if it was gone already
+	Init      int    // pid 1 of its namespace, the ancestor of all its processes
 	UID       uint32
 	Grants    grant.Grant
 	Settings  map[string]string // the manifest's with the operator's over them
+
+	// EventsMade and QuestionsMade hold, for the next agent, how many were made for the product. Nil when it cannot outlive
+	// this one.
+	EventsMade, QuestionsMade *atomic.Uint64
 }
 
 // ErrUnknown is the class of a product name that is not installed.
@@ -79,6 +96,11 @@ type Manager struct {
 	cfg     Config
 	dir     string // STATE/products
 	spawner *contain.Spawner
+	leaving atomic.Bool  // the end of Run leaves products to another agent
+	left    atomic.Int32 // how many it left
+
+	resuming sync.WaitGroup // products that an earlier agent left and that did not go on with this one yet
+	resumed  chan struct{}  // closed when there are none
 
 	install sync.Mutex // one installation or removal at a time
 
@@ -101,8 +123,12 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Poll == 0 {
 		cfg.Poll = 5 * time.Second
 	}
+	if cfg.ResumePatience == 0 {
+		cfg.ResumePatience = time.Second
+	}
 	cfg.Backoff = cfg.Backoff.withDefaults()
-	m := &Manager{cfg: cfg, dir: filepath.Join(cfg.State, "products"), units: make(map[string]*unit), spawner: contain.NewSpawner()}
+	m := &Manager{cfg: cfg, dir: filepath.Join(cfg.State, "products"), units: make(map[string]*unit), spawner: contain.NewSpawner(),
+		resumed: make(chan struct{})}
 	for _, d := range []string{m.dir, m.rootDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open product state: %w", err)
@@ -135,7 +161,15 @@ func (m *Manager) load() error {
 	return nil
 }
 
-// Run starts the enabled products, watches over all, and stops them when ctx ends. When it returns nothing of them is left.
+// Leave makes the end of Run's ctx leave the products that can go on with another agent running and kept, for an agent that
+// takes them over. The others are stopped.
+func (m *Manager) Leave() { m.leaving.Store(m.cfg.Keeper != nil) }
+
+// Resumed is closed when every product that Run took over from an earlier agent goes on with this one, or has ended.
+func (m *Manager) Resumed() <-chan struct{} { return m.resumed }
+
+// Run takes over the products that an earlier agent left, starts the other enabled ones, watches over all, and stops them
+// when ctx ends. When it returns nothing of them is left, but for what Leave says.
 func (m *Manager) Run(ctx context.Context) error {
 	tree, missing, err := cgroup.Open(m.treeName())
 	if err != nil {
@@ -143,7 +177,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return fmt.Errorf("start products: %w", err)
 	}
 	m.reportLimits(tree, missing)
-	if err := tree.Sweep(); err != nil {
+	if err := tree.Sweep(m.inherit(tree.Has)...); err != nil {
 		return fmt.Errorf("clean up after an earlier agent: %w", err)
 	}
 	spawn, stopSpawning := context.WithCancel(context.WithoutCancel(ctx))
@@ -156,6 +190,10 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.watch(u)
 	}
 	m.mu.Unlock()
+	m.watchers.Go(func() {
+		m.resuming.Wait()
+		close(m.resumed)
+	})
 
 	<-ctx.Done()
 	m.mu.Lock()
@@ -164,15 +202,25 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.watchers.Wait()
 	stopSpawning()
 	<-spawned
+	if m.left.Load() > 0 {
+		return nil // they are in it
+	}
 	return tree.Close()
 }
 
+// ControlGroup is the name of the control group that holds those of all products, directly below the root.
+func (m *Manager) ControlGroup() string { return m.treeName() }
+
 // treeName is the control group of this agent's products: the same for the next agent on the same state, which cleans up
 // what this one may leave, and another for a second agent on the machine.
-func (m *Manager) treeName() string {
-	path, err := filepath.Abs(m.cfg.State)
+func (m *Manager) treeName() string { return ControlGroupOf(m.cfg.State) }
+
+// ControlGroupOf is the control group of the products of an agent with that state directory, and its name for all that it has on the
+// machine once.
+func ControlGroupOf(state string) string {
+	path, err := filepath.Abs(state)
 	if err != nil {
-		path = m.cfg.State
+		path = state
 	}
 	return fmt.Sprintf("bailey-%x", sha256.Sum256([]byte(path)))[:len("bailey-")+8]
 }

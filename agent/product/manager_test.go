@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,39 @@ func TestEnd_of_any_kind_is_a_restart_and_at_last_a_crash_loop(t *testing.T) {
 	}
 }
 
+// A product without processor time is said to lack it, by health, event and status, until it has what it needs.
+func TestStrain_is_said_and_is_over(t *testing.T) {
+	y := newYard(t, func(c *product.Config) { c.Poll = 1500 * time.Millisecond })
+	y.run()
+	y.install("busy", "1", "spin 10000", "[limits]\ncpu = 0.1\n")
+	const why = "at its limit of 0.1 processors"
+	y.eventually("it is short of processor time", func() bool {
+		e := y.healthOf("product.busy.resources")
+		return e.Status == health.Degraded && strings.Contains(e.Summary, why) && e.Remedy != "" && strings.Contains(y.show("busy").Status.Strain, why)
+	})
+	if got := y.m.Strain("busy"); !strings.Contains(got, why) {
+		t.Errorf("Strain says %q", got)
+	}
+	told := func(text string) bool {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		return slices.ContainsFunc(y.events, func(d event.ProductDetail) bool { return d.State == "running" && strings.Contains(d.Reason, text) })
+	}
+	if !told(why) {
+		t.Error("no event says so")
+	}
+	if _, err := y.m.Stop(t.Context(), "busy"); err != nil {
+		t.Fatal(err)
+	}
+	if e := y.healthOf("product.busy.resources"); e.Status != health.OK || y.show("busy").Status.Strain != "" || y.m.Strain("busy") != "" {
+		t.Errorf("stopped, and still short: %+v", e)
+	}
+	y.install("busy", "2", "sleep", "[limits]\ncpu = 0.1\n")
+	if y.m.Strain("busy") != "" || y.m.Strain("nobody") != "" {
+		t.Error("a product that sleeps lacks nothing")
+	}
+}
+
 func TestSet_of_an_empty_value_restores_the_manifests(t *testing.T) {
 	y := newYard(t, nil)
 	y.run()
@@ -183,17 +217,22 @@ func TestForkBomb_is_stopped_whole(t *testing.T) {
 }
 
 // processesOf counts the living processes of a user: an orphan's zombie is its new parent's affair.
-func processesOf(uid uint32) int {
-	n := 0
+func processesOf(uid uint32) int { return len(pidsOf(uid)) }
+
+// pidsOf lists the living processes of a user, in order.
+func pidsOf(uid uint32) (pids []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
 		var st unix.Stat_t
 		b, err := os.ReadFile(d + "/status")
 		if err == nil && unix.Stat(d, &st) == nil && strings.Contains(string(b), fmt.Sprintf("Uid:\t%d\t", uid)) && !strings.Contains(string(b), "\nState:\tZ") {
-			n++
+			if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
+				pids = append(pids, pid)
+			}
 		}
 	}
-	return n
+	slices.Sort(pids)
+	return pids
 }
 
 func TestLogFlood_is_bounded_counted_and_said(t *testing.T) {

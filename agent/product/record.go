@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bailey/agent/product/grant"
+	"bailey/internal/durable"
 )
 
 // Record is what the agent remembers of a product. The record file is the one pointer to the current release: release and
@@ -79,32 +80,8 @@ func writeRecord(dir string, r Record) error {
 	if err != nil {
 		return fmt.Errorf("write product record: %w", err)
 	}
-	tmp := filepath.Join(dir, recordFile+".new")
-	if err := writeSync(tmp, append(b, '\n'), 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(dir, recordFile), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write product record: %w", err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, recordFile)); err != nil {
-		return errors.Join(fmt.Errorf("write product record: %w", err), os.Remove(tmp))
-	}
-	return syncDir(dir)
-}
-
-func writeSync(path string, b []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return nil
 }

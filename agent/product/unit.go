@@ -10,8 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bailey/agent/event"
 	"bailey/agent/health"
+	"bailey/agent/product/cgroup"
 	"bailey/agent/product/manifest"
 	"bailey/internal/boottime"
 )
@@ -42,6 +45,7 @@ type Status struct {
 	StateBytes   int64 // in its state directory
 	StateFull    bool  // its state directory is over the limit and read-only
 	LinesDropped uint64
+	Strain       string // what it lacks of memory or processor time; empty if nothing
 }
 
 // View is one product as an operator sees it.
@@ -72,6 +76,10 @@ type unit struct {
 	current  int  // what restart was when the present or last run began
 	changed  chan struct{}
 	wake     chan struct{}
+	heir     *heir         // an earlier agent's run of it, to be taken over
+	group    *cgroup.Group // of the present run, nil when there is none
+	sampled  cgroup.Stats  // what it had counted at the last look
+	calm     int           // looks without strain since the last one with
 }
 
 func (m *Manager) newUnit(name string) *unit {
@@ -122,9 +130,12 @@ func (u *unit) view() View {
 }
 
 // set changes the state, tells the health registry and emits the event.
-func (u *unit) set(s State, reason string) {
+func (u *unit) set(s State, reason string) { u.setSince(s, reason, time.Now()) }
+
+// setSince is set for a state that began earlier.
+func (u *unit) setSince(s State, reason string, since time.Time) {
 	u.mu.Lock()
-	u.status.State, u.status.Reason, u.status.Since = s, reason, time.Now()
+	u.status.State, u.status.Reason, u.status.Since = s, reason, since
 	if s != Running {
 		u.status.PID = 0
 	}
@@ -299,6 +310,10 @@ func (u *unit) ensureState(uid uint32) (string, error) {
 	dir := filepath.Join(u.dir, stateDir)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("make state directory: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err == nil && st.Uid == uid && st.Gid == uid {
+		return dir, nil // a disk that is read-only takes no owner, not even the same one
 	}
 	if err := os.Lchown(dir, int(uid), int(uid)); err != nil {
 		return "", fmt.Errorf("make state directory: %w", err)

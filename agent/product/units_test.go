@@ -12,6 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"bailey/agent/product/contain"
 	"bailey/agent/product/grant"
 )
 
@@ -32,6 +35,14 @@ func TestCrashes(t *testing.T) {
 		{"five_in_more_is_none", []end{{0, 0, 0, false}, {10 * time.Second, 0, 0, false}, {20 * time.Second, 0, 0, false}, {30 * time.Second, 0, 0, false}, {61 * time.Second, 0, 0, false}}},
 		{"starts_anew_after_a_good_run", []end{{0, 0, 100 * time.Millisecond, false}, {time.Second, 0, 200 * time.Millisecond, false}, {40 * time.Second, 31 * time.Second, 100 * time.Millisecond, false}}},
 	}
+	var hourly []end
+	for i := range 10 {
+		hourly = append(hourly, end{at: time.Duration(i) * time.Hour, up: 50 * time.Minute, loop: i == 9})
+	}
+	tests = append(tests, struct {
+		name string
+		ends []end
+	}{"ten_in_a_day_is_a_loop", hourly})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := crashes{cfg: Backoff{}.withDefaults()}
@@ -47,7 +58,7 @@ func TestCrashes(t *testing.T) {
 
 func TestCrashes_wait_is_bounded(t *testing.T) {
 	t.Parallel()
-	c := crashes{cfg: Backoff{Crashes: 1000}.withDefaults()}
+	c := crashes{cfg: Backoff{Crashes: 1000, CrashesDay: 1000}.withDefaults()}
 	var last time.Duration
 	for i := range 50 {
 		last, _ = c.ended(time.Now().Add(time.Duration(i)*time.Second), 0)
@@ -212,4 +223,85 @@ func FuzzParseRecord(f *testing.F) {
 			t.Fatalf("accepted %+v", r)
 		}
 	})
+}
+
+// What an earlier agent of another version left, or a bug, is refused and harms nobody.
+func FuzzParseLife(f *testing.F) {
+	f.Add([]byte(`{"product":"p","record":"ab","manifest":"cd","init":7,"pid":8,"began":5,"since":"2026-01-02T03:04:05Z","restarts":1,"ends":[1,2],"delay":100}`))
+	f.Add([]byte(`{"init":1}`))
+	f.Add([]byte(`{"init":2,"began":18446744073709551615}`))
+	f.Add([]byte(`{"init":2,"ends":[18446744073709551615]}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := parseLife(b)
+		if err != nil {
+			return
+		}
+		c := crashes{cfg: Backoff{}.withDefaults()}
+		c.inherit(l)
+		if wait, _ := c.ended(time.Now(), time.Second); wait < 0 || l.Init <= 1 || ago(l.Began).After(time.Now()) {
+			t.Fatalf("accepted %+v", l)
+		}
+	})
+}
+
+func TestMemory_is_the_same_for_the_next_agent(t *testing.T) {
+	t.Parallel()
+	m, err := newMemory("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	want := life{Product: "p", Record: "r", Manifest: "m", Init: 7, PID: 8, Began: 9, Since: time.Unix(5, 0).UTC(), Restarts: 3, Ends: []uint64{1, 2}, Delay: time.Second}
+	for _, notes := range [][]contain.Note{{{Component: "long", Summary: strings.Repeat("x", 10_000)}}, nil} { // the second is shorter
+		want.Notes = notes
+		if err := m.write(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.events().Store(11)
+	m.questions().Store(12)
+	fd, err := duplicate(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := openMemory(os.NewFile(uintptr(fd), "copy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	got, err := other.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" || other.events().Load() != 11 || other.questions().Load() != 12 {
+		t.Errorf("(-want +got):\n%s%d events, %d questions", diff, other.events().Load(), other.questions().Load())
+	}
+	m.word(0).Store(1)
+	if fd, err = duplicate(m.file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openMemory(os.NewFile(uintptr(fd), "copy")); err == nil {
+		t.Error("the memory of another version was taken")
+	}
+}
+
+func TestCrashes_go_on_with_the_next_agent(t *testing.T) {
+	t.Parallel()
+	cfg := Backoff{Crashes: 3}.withDefaults()
+	before := crashes{cfg: cfg}
+	for range 2 {
+		if _, loop := before.ended(time.Now(), time.Second); loop {
+			t.Fatal("a loop after two ends")
+		}
+	}
+	l := life{Init: 7, Delay: before.delay}
+	for _, e := range before.ends {
+		l.Ends = append(l.Ends, sinceBoot(e))
+	}
+	after := crashes{cfg: cfg}
+	after.inherit(l)
+	if _, loop := after.ended(time.Now(), time.Second); !loop {
+		t.Error("the third end within a minute is no crash loop")
+	}
 }

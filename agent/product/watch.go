@@ -22,7 +22,10 @@ func (u *unit) watch(ctx context.Context) {
 			u.mu.Unlock()
 		}
 		ran = true
-		end := u.runOnce(ctx)
+		end := u.runOnce(ctx, &memory)
+		if end.left {
+			return
+		}
 		if ctx.Err() != nil {
 			u.set(Stopped, "the agent is stopping")
 			return
@@ -47,6 +50,7 @@ func (u *unit) watch(ctx context.Context) {
 // ending says how one run of a product ended.
 type ending struct {
 	requested bool   // by the operator or the agent
+	left      bool   // it goes on with another agent
 	reason    string // otherwise: what happened
 	ran       time.Duration
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,40 +56,80 @@ type host struct {
 	mu        sync.Mutex
 	instances []product.Instance
 	sessions  map[string]*session
+	resumed   map[string]int  // how often a product went on with this agent
+	silent    map[string]bool // products that never say that they can
+}
+
+func newHost() *host {
+	return &host{sessions: map[string]*session{}, resumed: map[string]int{}, silent: map[string]bool{}}
 }
 
 type session struct {
-	fd   int
-	done chan struct{}
-	once sync.Once
-	err  error
+	fd        int
+	done      chan struct{}
+	once      sync.Once
+	err       error
+	left      atomic.Bool
+	resumable chan struct{}
+	heard     chan string
 }
 
 func (h *host) Connect(inst product.Instance, sock int) (product.Session, error) {
-	s := &session{fd: sock, done: make(chan struct{})}
+	s := &session{fd: sock, done: make(chan struct{}), resumable: make(chan struct{}), heard: make(chan string, 100)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.instances = append(h.instances, inst)
 	h.sessions[inst.Name] = s
-	go func() {
-		b := make([]byte, 16)
-		for {
-			n, err := unix.Read(sock, b)
-			if n <= 0 && err != unix.EINTR {
-				s.end(nil)
-				return
-			}
-		}
-	}()
+	if !h.silent[inst.Name] {
+		close(s.resumable)
+	}
+	go s.read()
 	return s, nil
 }
 
-func (s *session) end(err error)         { s.once.Do(func() { s.err = err; close(s.done) }) }
-func (s *session) Stop(time.Time)        { _, _ = unix.Write(s.fd, []byte("stop")) }
-func (s *session) Done() <-chan struct{} { return s.done }
-func (s *session) Err() error            { return s.err }
+func (h *host) Resume(inst product.Instance, sock int) (product.Session, error) {
+	h.mu.Lock()
+	h.resumed[inst.Name]++
+	h.mu.Unlock()
+	return h.Connect(inst, sock)
+}
+
+func (s *session) read() {
+	b := make([]byte, 16)
+	for {
+		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(fds, 5); n == 0 && !s.left.Load() {
+			continue
+		}
+		if s.left.Load() {
+			s.end(nil)
+			return
+		}
+		n, err := unix.Read(s.fd, b)
+		if n <= 0 && err != unix.EINTR {
+			s.end(nil)
+			return
+		}
+		select {
+		case s.heard <- string(b[:max(n, 0)]):
+		default:
+		}
+	}
+}
+
+func (s *session) end(err error)              { s.once.Do(func() { s.err = err; close(s.done) }) }
+func (s *session) Stop(time.Time)             { _, _ = unix.Write(s.fd, []byte("stop")) }
+func (s *session) Done() <-chan struct{}      { return s.done }
+func (s *session) Err() error                 { return s.err }
+func (s *session) Resumable() <-chan struct{} { return s.resumable }
 func (s *session) Close() {
 	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	<-s.done
+	_ = unix.Close(s.fd)
+}
+
+func (s *session) Leave() {
+	s.left.Store(true)
 	<-s.done
 	_ = unix.Close(s.fd)
 }
@@ -121,22 +162,19 @@ type yard struct {
 func newYard(t *testing.T, change func(*product.Config)) *yard {
 	t.Helper()
 	roottest.Require(t, "products run as users of their own")
-	y := &yard{t: t, base: t.TempDir(), host: &host{sessions: map[string]*session{}}, health: health.NewRegistry(), stop: func() {}}
+	y := &yard{t: t, base: t.TempDir(), host: newHost(), health: health.NewRegistry(), stop: func() {}}
 	built, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
 	helper := filepath.Join(y.base, "helper")
 	put(t, helper, built["helper"], 0o755)
-	y.cfg = product.Config{
-		State: filepath.Join(y.base, "state"), Run: filepath.Join(y.base, "run"), Host: y.host, Health: y.health, Log: slog.New(slog.DiscardHandler),
-		UIDBase: testUIDs, Helper: []string{helper}, StopTimeout: time.Second, Poll: 50 * time.Millisecond,
-		Backoff: product.Backoff{First: 10 * time.Millisecond, Longest: 50 * time.Millisecond, Crashes: 4, CrashesFor: time.Minute},
-		Emit: func(e *event.Event) {
-			y.mu.Lock()
-			defer y.mu.Unlock()
-			y.events = append(y.events, *e.Product)
-		},
+	y.cfg = yardConfig(y.base)
+	y.cfg.Host, y.cfg.Health, y.cfg.UIDBase = y.host, y.health, testUIDs
+	y.cfg.Emit = func(e *event.Event) {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		y.events = append(y.events, *e.Product)
 	}
 	if change != nil {
 		change(&y.cfg)
@@ -144,6 +182,15 @@ func newYard(t *testing.T, change func(*product.Config)) *yard {
 	y.open()
 	t.Cleanup(func() { y.stop() })
 	return y
+}
+
+// yardConfig is what the agents of one yard have in common.
+func yardConfig(base string) product.Config {
+	return product.Config{
+		State: filepath.Join(base, "state"), Run: filepath.Join(base, "run"), Log: slog.New(slog.DiscardHandler),
+		Helper: []string{filepath.Join(base, "helper")}, StopTimeout: time.Second, Poll: 50 * time.Millisecond,
+		Backoff: product.Backoff{First: 10 * time.Millisecond, Longest: 50 * time.Millisecond, Crashes: 4, CrashesFor: time.Minute},
+	}
 }
 
 func (y *yard) open() {

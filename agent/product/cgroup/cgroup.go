@@ -28,6 +28,10 @@ type Stats struct {
 	Memory   int64         // bytes now
 	CPU      time.Duration // since the group was made
 	OOMKills int64         // processes killed for want of memory, since the group was made
+	Working  int64         // bytes of memory that cannot be given up: without the files that it read
+	MemoryAt int64         // how often it was at its memory limit, since the group was made
+	Periods  int64         // spans of time in which it wanted the processor, since the group was made
+	Held     int64         // of those, how many it was held back in because it had used its share
 	Pids     int           // now
 }
 
@@ -180,6 +184,30 @@ func (t *Tree) Create(name string, l Limits) (*Group, error) {
 	return g, nil
 }
 
+// Adopt takes over a group that an earlier agent made, with the processes in it, and sets its limits again.
+func (t *Tree) Adopt(name string, l Limits) (*Group, error) {
+	g := t.group(name)
+	for _, d := range g.dirs {
+		if !exists(d) {
+			return nil, fmt.Errorf("take control group over: %s is not there", d)
+		}
+	}
+	if err := g.limit(l); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Has reports whether there is a group of this name.
+func (t *Tree) Has(name string) bool {
+	for _, d := range t.group(name).dirs {
+		if !exists(d) {
+			return false
+		}
+	}
+	return true
+}
+
 func (t *Tree) group(name string) *Group {
 	g := &Group{v2: t.h.v2, fd: -1, dirs: make(map[string]string)}
 	for c, at := range t.h.dir {
@@ -188,9 +216,9 @@ func (t *Tree) group(name string) *Group {
 	return g
 }
 
-// Sweep kills and removes every group below the tree: what an earlier agent of the same name left behind. It must not run
-// beside a living one.
-func (t *Tree) Sweep() error {
+// Sweep kills and removes every group below the tree but those to spare: what an earlier agent of the same name left behind.
+// It must not run beside a living one.
+func (t *Tree) Sweep(spare ...string) error {
 	names := make(map[string]bool)
 	for _, at := range t.h.dir {
 		entries, err := os.ReadDir(filepath.Join(at, t.name))
@@ -202,6 +230,9 @@ func (t *Tree) Sweep() error {
 				names[e.Name()] = true
 			}
 		}
+	}
+	for _, n := range spare {
+		delete(names, n)
 	}
 	var errs []error
 	for n := range names {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -102,6 +103,54 @@ func TestGroup_real(t *testing.T) {
 	}
 }
 
+// What a group counts is what its processes did: it was held back, and its memory is its own and not that of files it read.
+func TestStats_of_a_busy_group(t *testing.T) {
+	roottest.Require(t, "control groups")
+	tree, missing, err := Open(fmt.Sprintf("bailey-test-stats-%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(missing) > 0 {
+		t.Skipf("this machine does not count everything: %v", missing)
+	}
+	g, err := tree.Create("p", Limits{Memory: 64 << 20, Pids: 20, CPU: 0.05})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "while :; do :; done")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Join(cmd.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	var s Stats
+	for range 400 {
+		if s = g.Stats(); s.Held >= 5 {
+			break
+		}
+		<-time.After(50 * time.Millisecond) // the kernel's own clock
+	}
+	if s.Held < 5 || s.Periods < s.Held {
+		t.Errorf("held back %d times of %d", s.Held, s.Periods)
+	}
+	if s.Working < 0 || s.Working > 64<<20 || s.OOMKills != 0 || s.CPU == 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := g.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // killed
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSweep_takes_over_what_an_earlier_agent_left(t *testing.T) {
 	roottest.Require(t, "control groups")
 	name := fmt.Sprintf("bailey-test-sweep-%d", os.Getpid())
@@ -126,6 +175,19 @@ func TestSweep_takes_over_what_an_earlier_agent_left(t *testing.T) {
 	second, _, err := Open(name)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := second.Sweep("left"); err != nil {
+		t.Error(err)
+	}
+	adopted, err := second.Adopt("left", Limits{Pids: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := adopted.Procs(); err != nil || len(pids) == 0 || !second.Has("left") {
+		t.Errorf("what was to be spared: %v, %v", pids, err)
+	}
+	if _, err := second.Adopt("missing", Limits{}); err == nil || second.Has("missing") {
+		t.Error("a group that is not there was taken over")
 	}
 	if err := second.Sweep(); err != nil {
 		t.Error(err)

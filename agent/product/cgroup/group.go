@@ -162,12 +162,17 @@ func (g *Group) Kill() error {
 	return nil
 }
 
-// Remove removes the group, waiting a short while for killed processes to be gone.
-func (g *Group) Remove() error {
+// Leave gives the group up as it is.
+func (g *Group) Leave() {
 	if g.fd >= 0 {
 		_ = unix.Close(g.fd)
 		g.fd = -1
 	}
+}
+
+// Remove removes the group, waiting a short while for killed processes to be gone.
+func (g *Group) Remove() error {
+	g.Leave()
 	deadline := time.Now().Add(removeFor)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := g.rmdir()
@@ -203,11 +208,19 @@ func (g *Group) Stats() Stats {
 		usec, _ := readField(at("", "cpu.stat"), "usage_usec")
 		s.CPU = time.Duration(usec) * time.Microsecond
 		s.OOMKills, _ = readField(at("", "memory.events"), "oom_kill")
+		s.MemoryAt, _ = readField(at("", "memory.events"), "max")
+		s.Working = sum(at("", "memory.stat"), "anon", "shmem")
+		s.Periods, _ = readField(at("", "cpu.stat"), "nr_periods")
+		s.Held, _ = readField(at("", "cpu.stat"), "nr_throttled")
 	} else {
 		s.Memory, _ = readInt(at("memory", "memory.usage_in_bytes"))
 		nsec, _ := readInt(at("cpuacct", "cpuacct.usage"))
 		s.CPU = time.Duration(nsec)
 		s.OOMKills, _ = readField(at("memory", "memory.oom_control"), "oom_kill")
+		s.MemoryAt, _ = readInt(at("memory", "memory.failcnt"))
+		s.Working = sum(at("memory", "memory.stat"), "total_rss", "total_shmem")
+		s.Periods, _ = readField(at("cpu", "cpu.stat"), "nr_periods")
+		s.Held, _ = readField(at("cpu", "cpu.stat"), "nr_throttled")
 	}
 	c := "pids"
 	if g.v2 {
@@ -216,4 +229,15 @@ func (g *Group) Stats() Stats {
 	pids, _ := readInt(at(c, "pids.current"))
 	s.Pids = int(pids)
 	return s
+}
+
+// sum adds up fields of a "key number" file; what it does not have is nothing.
+func sum(file string, keys ...string) (total int64) {
+	for _, k := range keys {
+		n, err := readField(file, k)
+		if err == nil {
+			total += n
+		}
+	}
+	return total
 }

@@ -39,7 +39,23 @@ func execInit(s *Spec, self, specFD int) error {
 			return fmt.Errorf("start pid 1: %w", err)
 		}
 	}
+	if err := setHugePages(false); err != nil {
+		return err
+	}
 	return execFD(self, os.Args, []string{"GOMAXPROCS=1", "GOGC=50"})
+}
+
+// setHugePages says whether the kernel may give this process, and what it executes from now on, huge pages unasked. Pid 1
+// goes without: two of them are four times what it needs, and count against the product's limit.
+func setHugePages(on bool) error {
+	disable := uintptr(1)
+	if on {
+		disable = 0
+	}
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, disable, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) { // a kernel without huge pages
+		return fmt.Errorf("set the use of huge pages: %w", err)
+	}
+	return nil
 }
 
 // execFD executes an open program; there is no path to it in the new root.
@@ -65,6 +81,9 @@ func execFD(fd int, argv, env []string) error {
 func runInit(s *Spec, st status, specFD int) int {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		st.send(message{Error: fmt.Sprintf("protect pid 1: %v", err)})
+		return exitFailed
+	}
+	if agentGone(specFD + 3) { // while the containment was built: the product is not even started
 		return exitFailed
 	}
 	signals := make(chan os.Signal, 8)
@@ -100,6 +119,9 @@ func startProduct(s *Spec, socket int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("start product: %w", err)
 	}
+	if err := setHugePages(true); err != nil { // for the product
+		return 0, fmt.Errorf("start product: %w", err)
+	}
 	pid, err := syscall.ForkExec(s.Command[0], s.Command, &syscall.ProcAttr{
 		Dir:   ProductDir,
 		Env:   s.Env,
@@ -109,7 +131,7 @@ func startProduct(s *Spec, socket int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("start product: execute %s: %w", s.Command[0], err)
 	}
-	return pid, unix.Close(null)
+	return pid, errors.Join(setHugePages(false), unix.Close(null))
 }
 
 // closeProductEnds lets go of the socket and the output pipes, so that their other ends see the product go.
@@ -123,6 +145,13 @@ func closeProductEnds(socket int) {
 		_ = unix.Dup3(null, fd, 0)
 	}
 	_ = unix.Close(null)
+}
+
+// agentGone reports whether the agent's end of the pipe is closed already.
+func agentGone(fd int) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds[:], 0)
+	return err == nil && n > 0
 }
 
 // awaitAgentsEnd returns when the agent's end of the pipe is closed: by the kernel, if nobody else could.

@@ -173,6 +173,21 @@ func TestReconnect(t *testing.T) {
 	a.wait(p)
 }
 
+// thp is whether the kernel gives a process huge pages unasked: "0" or "1".
+func thp(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "THP_enabled:"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "unknown"
+}
+
 // What a contained product costs beside itself, for the record.
 func TestInit_is_small(t *testing.T) {
 	a := newArena(t, cgroup.Limits{Memory: 128 << 20, Pids: 64, CPU: 1})
@@ -181,24 +196,23 @@ func TestInit_is_small(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var private, huge int
+	private := 0
 	for line := range strings.Lines(string(b)) {
 		var kib int
 		if _, err := fmt.Sscanf(line, "Anonymous: %d kB", &kib); err == nil {
 			private = kib
-		}
-		if _, err := fmt.Sscanf(line, "AnonHugePages: %d kB", &kib); err == nil {
-			huge = kib
 		}
 	}
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.InitPID()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("pid 1: %d KiB of its own, %d of them in huge pages, %d threads", private, huge, len(tasks))
-	// A kernel that gives huge pages unasked rounds what is touched up to 2 MiB at a time: the heap and the runtime's tables.
-	if private == 0 || private > max(4<<10, huge+1<<10) || huge > 3*2<<10 || len(tasks) > 8 {
+	t.Logf("pid 1: %d KiB of its own, %d threads", private, len(tasks))
+	if private == 0 || private > 4<<10 || len(tasks) > 8 {
 		t.Errorf("pid 1 takes %d KiB of its own memory and %d threads", private, len(tasks))
+	}
+	if thp(t, p.InitPID()) != "0" || thp(t, p.PID()) != "1" {
+		t.Errorf("huge pages: pid 1 has %s, the product %s; want 0 and 1", thp(t, p.InitPID()), thp(t, p.PID()))
 	}
 	p.Kill()
 	a.wait(p)

@@ -51,7 +51,7 @@ func becomeInit(s *Spec, st status, specFD int) error {
 		func() error { return buildRoot(s, st) },
 		func() error { return closeOthers(specFD + 4) },
 		func() error { return limitResources(s) },
-		func() error { return dropPrivileges(s.UID) },
+		func() error { return dropPrivileges(s.UID, s.Outlive) },
 		func() error { return restrictFiles(s, self, st) },
 		filterSyscalls,
 		func() error { return execInit(s, self, specFD) },

@@ -19,6 +19,10 @@ func limitResources(s *Spec) error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScoreAdj), 0); err != nil {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
+	// The agent is scheduled before others; its products are not.
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err != nil {
+		return fmt.Errorf("take the ordinary priority: %w", err)
+	}
 	for _, l := range []struct {
 		name     string
 		resource int
@@ -42,7 +46,7 @@ func limitResources(s *Spec) error {
 }
 
 // dropPrivileges gives up root for good. It acts on this thread alone, which is the one that executes what follows.
-func dropPrivileges(uid uint32) error {
+func dropPrivileges(uid uint32, outlive bool) error {
 	if uid == 0 {
 		return fmt.Errorf("drop privileges: a product must not run as root")
 	}
@@ -73,6 +77,9 @@ func dropPrivileges(uid uint32) error {
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	if outlive {
+		return nil // the pipe alone ends it
 	}
 	// A change of user clears it, so it is set here; whether the agent is still there is seen by the pipe to it.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {

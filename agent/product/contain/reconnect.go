@@ -75,6 +75,14 @@ func WatchSockets(spec Spec) *Sockets {
 	return s
 }
 
+// AdoptSockets is WatchSockets for a product that runs already: what it was given is not known, so the next Refresh gives it
+// all that is there.
+func AdoptSockets(spec Spec) *Sockets {
+	s := WatchSockets(spec)
+	clear(s.last)
+	return s
+}
+
 // Refresh reconnects p to the sockets that appeared or were replaced.
 func (s *Sockets) Refresh(p *Process) error {
 	var errs []error

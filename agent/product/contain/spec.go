@@ -15,7 +15,7 @@ const (
 	SpecFD = 3 // read: the Spec as JSON, after the helper is inside its control group
 	// SpecFD+1 write: status messages, one JSON object a line
 	// SpecFD+2 the product's socket
-	// SpecFD+3 read: never written; end of file means that the agent is gone
+	// SpecFD+3 read: never written; end of file means that the agent is gone, and everybody who holds the pipe for it
 )
 
 // Places inside a product's root.
@@ -42,6 +42,10 @@ type Spec struct {
 	Connect       []string `json:"connect,omitempty"`
 	Command       []string `json:"command"`
 	Env           []string `json:"env"`
+
+	// Outlive leaves the product's life to the pipe alone: it goes on while anybody holds the pipe's write end, be it another
+	// process than the one that started it.
+	Outlive bool `json:"outlive,omitempty"`
 
 	UID       uint32 `json:"uid"`        // also the group id
 	TmpBytes  int64  `json:"tmp_bytes"`  // size of /tmp; counted as the product's memory

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,12 +36,16 @@ type Options struct {
 
 // Process is one running product with everything in its namespaces. Safe for concurrent use.
 type Process struct {
-	cmd   *exec.Cmd
-	alive *os.File // its closing ends the namespace
-	pid   int
-	notes []Note
-	done  chan struct{}
-	exit  Exit // valid after done
+	cmd    *exec.Cmd // nil if another process started it, and whoever that left it to reaps it
+	init   int
+	pidfd  *os.File // of init; nil unless the spec says Outlive
+	alive  *os.File // its closing ends the namespace
+	status *os.File
+	pid    int
+	notes  []Note
+	done   chan struct{}
+	exit   Exit        // valid after done
+	left   atomic.Bool // Leave was called: done says nothing about the product
 }
 
 // Start builds the containment that spec describes and starts the product in it. It returns when the product's first
@@ -55,10 +60,19 @@ func (s *Spawner) Start(spec Spec, o Options) (*Process, error) {
 		return nil, fmt.Errorf("start product: %w", err)
 	}
 	defer pipes.closeHelperEnds()
-	p := &Process{cmd: helperCommand(o, pipes), alive: pipes.aliveW, done: make(chan struct{})}
+	p := &Process{alive: pipes.aliveW, status: pipes.statusR, done: make(chan struct{})}
+	pidfd := -1
+	p.cmd = helperCommand(o, pipes)
+	if spec.Outlive {
+		p.cmd.SysProcAttr.Pdeathsig, p.cmd.SysProcAttr.PidFD = 0, &pidfd
+	}
 	if err := s.start(p.cmd); err != nil {
 		pipes.closeAll()
 		return nil, fmt.Errorf("start containment: %w", err)
+	}
+	p.init = p.cmd.Process.Pid
+	if pidfd >= 0 {
+		p.pidfd = os.NewFile(uintptr(pidfd), "product's pid 1")
 	}
 	pipes.closeHelperEnds()
 	err = p.release(spec, o.Group, pipes)
@@ -70,10 +84,10 @@ func (s *Spawner) Start(spec Spec, o Options) (*Process, error) {
 	if err != nil {
 		p.Kill()
 		_ = p.cmd.Wait()
-		return nil, errors.Join(err, pipes.statusR.Close(), pipes.aliveW.Close())
+		return nil, errors.Join(err, pipes.statusR.Close(), pipes.aliveW.Close(), p.closePidFD())
 	}
 	p.pid = p.hostPID(inner)
-	go p.watch(messages, pipes.statusR)
+	go p.watch(messages)
 	return p, nil
 }
 
@@ -164,7 +178,7 @@ func (p *Process) awaitStart(messages *json.Decoder, statusR *os.File) (int, err
 }
 
 // watch reads what pid 1 says at the end, and waits for it.
-func (p *Process) watch(messages *json.Decoder, statusR *os.File) {
+func (p *Process) watch(messages *json.Decoder) {
 	defer close(p.done)
 	exit := Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL)} // what it is when pid 1 can say nothing any more
 	for {
@@ -176,21 +190,21 @@ func (p *Process) watch(messages *json.Decoder, statusR *os.File) {
 			exit = *m.Exit
 		}
 	}
-	_ = statusR.Close()
-	_ = p.cmd.Wait() // pid 1 returns from here only after all others in its namespace are gone
+	_ = p.status.Close()
+	p.await() // pid 1 ends only after all others in its namespace are gone
 	_ = p.alive.Close()
+	_ = p.closePidFD()
 	p.exit = exit
 }
 
 // hostPID finds the product's pid as the agent sees it, among the helper's children.
 func (p *Process) hostPID(inner int) int {
-	init := p.cmd.Process.Pid
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", init))
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.init))
 	if err != nil {
 		return 0
 	}
 	for _, t := range tasks {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", init, t.Name()))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", p.init, t.Name()))
 		if err != nil {
 			continue
 		}
@@ -227,19 +241,19 @@ func innerPID(pid int) int {
 func (p *Process) PID() int { return p.pid }
 
 // InitPID is the process id of the pid 1 of the product's namespace.
-func (p *Process) InitPID() int { return p.cmd.Process.Pid }
+func (p *Process) InitPID() int { return p.init }
 
 // Notes are the steps that this machine could not do.
 func (p *Process) Notes() []Note { return p.notes }
 
-// Done is closed when nothing of the product runs any more.
+// Done is closed when nothing of the product runs any more, or after Leave.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Exit says how the product ended; it may be called after Done.
 func (p *Process) Exit() Exit { return p.exit }
 
 // Terminate asks the product to end, by SIGTERM.
-func (p *Process) Terminate() { _ = p.cmd.Process.Signal(unix.SIGTERM) }
+func (p *Process) Terminate() { p.signal(unix.SIGTERM) }
 
 // Kill ends everything in the product's namespace at once.
-func (p *Process) Kill() { _ = p.cmd.Process.Kill() }
+func (p *Process) Kill() { p.signal(unix.SIGKILL) }

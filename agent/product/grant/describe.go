@@ -20,6 +20,12 @@ func Describe(items []string) []string {
 			deny = append(deny, "deny even the files this system needs to start and to be repaired (a fault in the product can make the machine unusable)")
 		case "on_miss":
 			deny = append(deny, "have everything denied that it does not answer in time (a slow or crashing product stops programs from starting, until it is degraded or off)")
+		case "deny_files":
+			deny = append(deny, fmt.Sprintf("deny up to %s different files within a minute before it is braked", value))
+		case "deny_package_files":
+			deny = append(deny, fmt.Sprintf("deny up to %s different files of packages within a minute before it is braked", value))
+		case "rule":
+			deny = append(deny, ruleWords(value))
 		case "live":
 			deny = append(deny, "have its answers count from the start (without this they are only recorded)")
 		case "see":
@@ -52,6 +58,15 @@ func decideWords(kind string) string {
 		return "be asked before every program start, which waits for its answer"
 	}
 	return "be asked before every file open in its scope, which waits for its answer"
+}
+
+func ruleWords(action string) string {
+	what := map[string]string{
+		"exec": "the start of programs that it names", "open_write": "writing files that it names", "unlink_rename": "removing and renaming files that it names",
+		"connect": "connections to addresses that it names", "module_load": "loading kernel modules", "ptrace": "the tracing of processes",
+		"memfd_exec": "the start of programs that are in no file", "mprotect_exec": "mapping files that it names for execution",
+	}[action]
+	return "have the kernel refuse " + what + " by rules (" + action + "), for the time of a lease also when it does not run"
 }
 
 func consumeWords(word, value string) string {

@@ -27,7 +27,16 @@ type Grant struct {
 	OpenScope    []string
 	Read         []string
 	Connect      []string
+	Rules        []string // actions that its rules in the kernel may refuse
 	Limits       manifest.Limits
+	Rates        Rates
+}
+
+// Rates is how many different files a product may deny within the brake's window; 0 is what the agent's configuration says. A
+// manifest cannot ask for it.
+type Rates struct {
+	Files        int // in all
+	PackageFiles int // of those that packages own
 }
 
 // Wanted is the grant that m requests.
@@ -43,6 +52,7 @@ func Wanted(m *manifest.Manifest) Grant {
 		OpenScope:    sorted(m.Request.OpenScope),
 		Read:         sorted(m.Run.Read),
 		Connect:      sorted(m.Run.Connect),
+		Rules:        sorted(m.Request.Rules),
 		Limits:       m.Limits,
 	}
 }
@@ -80,6 +90,11 @@ func (g Grant) Items() []string {
 	for _, n := range limits {
 		if s := n.get(&g.Limits); s != "" {
 			out = append(out, n.word+":"+s)
+		}
+	}
+	for _, r := range rates {
+		if n := *r.of(&g.Rates); n != 0 {
+			out = append(out, r.word+":"+strconv.Itoa(n))
 		}
 	}
 	return out

@@ -49,7 +49,7 @@ func TestItems_and_json_are_the_same_grant(t *testing.T) {
 		t.Errorf("json (-want +got):\n%s", diff)
 	}
 	want := []string{"see:exec", "see:exit", "see:verdict", "decide:exec", "decide:open", "deny", "deny_critical", "on_miss:deny",
-		"daemon:/usr/sbin/clamd", "scope:/home", "scope:/tmp", "read:/usr", "read:/var/lib/dpkg", "connect:/run/clamav/clamd.ctl",
+		"daemon:/usr/sbin/clamd", "scope:/home", "scope:/tmp", "read:/usr", "read:/var/lib/dpkg", "connect:/run/clamav/clamd.ctl", "rule:exec", "rule:unlink_rename",
 		"memory:256MiB", "pids:32", "cpu:1.5", "files:128", "state:1MiB", "log:128KiB"}
 	if diff := cmp.Diff(want, g.Items()); diff != "" {
 		t.Errorf("items (-want +got):\n%s", diff)
@@ -88,7 +88,7 @@ func TestAdd_and_Remove(t *testing.T) {
 
 func TestAdd_refuses(t *testing.T) {
 	t.Parallel()
-	for _, it := range []string{"", "see", "see:x", "decide:fork", "deny:exec", "read:", "read:etc", "read:/", "read:/proc/1", "connect:/run",
+	for _, it := range []string{"", "see", "see:x", "decide:fork", "rule", "rule:fly", "deny:exec", "read:", "read:etc", "read:/", "read:/proc/1", "connect:/run",
 		"scope:/a/../b", "memory:", "memory:0", "memory:-1", "pids:x", "pids:0", "cpu:NaN", "cpu:0", "fly", "live:yes"} {
 		var g grant.Grant
 		if err := g.Add(it); err == nil {

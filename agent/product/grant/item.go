@@ -32,6 +32,7 @@ var lists = []struct {
 	{"scope", func(g *Grant) *[]string { return &g.OpenScope }, manifest.CheckPath},
 	{"read", func(g *Grant) *[]string { return &g.Read }, checkBoth},
 	{"connect", func(g *Grant) *[]string { return &g.Connect }, checkBoth},
+	{"rule", func(g *Grant) *[]string { return &g.Rules }, checkRule},
 }
 
 var limits = []limit{
@@ -58,6 +59,24 @@ var limits = []limit{
 	countLimit("files", func(l *manifest.Limits) *int { return &l.Files }),
 	sizeLimit("state", func(l *manifest.Limits) *manifest.Size { return &l.State }),
 	sizeLimit("log", func(l *manifest.Limits) *manifest.Size { return &l.Log }),
+}
+
+var rates = []struct {
+	word string
+	of   func(*Rates) *int
+}{
+	{"deny_files", func(r *Rates) *int { return &r.Files }},
+	{"deny_package_files", func(r *Rates) *int { return &r.PackageFiles }},
+}
+
+// maxRate bounds what is remembered of a product's denies.
+const maxRate = 10_000
+
+func checkRule(action string) error {
+	if !slices.Contains(manifest.RuleActions, action) {
+		return fmt.Errorf("no rule can refuse %q; known: %s", action, strings.Join(manifest.RuleActions, ", "))
+	}
+	return nil
 }
 
 func checkBoth(p string) error {
@@ -91,6 +110,11 @@ func (g *Grant) change(item string, add bool) error {
 			return setPath(l.of(g), l.check, item, value, add)
 		}
 	}
+	for _, r := range rates {
+		if r.word == word {
+			return setRate(r.of(&g.Rates), item, value, add)
+		}
+	}
 	for _, n := range limits {
 		if n.word != word {
 			continue
@@ -116,12 +140,36 @@ func Words() []string {
 		out = append(out, f.word)
 	}
 	for _, l := range lists {
-		out = append(out, l.word+":PATH")
+		what := ":PATH"
+		if l.word == "rule" {
+			what = ":ACTION"
+		}
+		out = append(out, l.word+what)
 	}
 	for _, n := range limits {
 		out = append(out, n.word+":N")
 	}
+	for _, r := range rates {
+		out = append(out, r.word+":N")
+	}
 	return out
+}
+
+// setRate sets a rate. Revoked, it is the configuration's again.
+func setRate(rate *int, item, value string, add bool) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > maxRate {
+		return fmt.Errorf("grant %q: want a number of files from 1 to %d", item, maxRate)
+	}
+	switch {
+	case add:
+		*rate = n
+	case *rate != n:
+		return notHeld(item)
+	default:
+		*rate = 0
+	}
+	return nil
 }
 
 func setFlag(f *bool, item string, add bool) error {

@@ -63,7 +63,7 @@ func fullEvent(detail string) *event.Event {
 	return e
 }
 
-var details = []string{"Exec", "Fork", "Exit", "File", "Verdict", "Finding", "Product", "Health", ""}
+var details = []string{"Exec", "Fork", "Exit", "File", "Verdict", "Finding", "Product", "Health", "Tamper", ""}
 
 // unset lists fields of m, at any depth, that are not set.
 func unset(m protoreflect.Message, path string, skip map[string]bool, out *[]string) {
@@ -93,7 +93,7 @@ func TestEveryFieldIsConverted(t *testing.T) {
 			e := fullEvent(d)
 			m := EventToProto(e)
 			skip := map[string]bool{"path_escaped": true}
-			top := map[string]string{"Exec": "exec", "Fork": "fork", "Exit": "exit", "File": "file", "Verdict": "verdict", "Finding": "finding", "Product": "product", "Health": "health"}
+			top := map[string]string{"Exec": "exec", "Fork": "fork", "Exit": "exit", "File": "file", "Verdict": "verdict", "Finding": "finding", "Product": "product", "Health": "health", "Tamper": "tamper"}
 			var missing []string
 			fields := m.ProtoReflect().Descriptor().Fields()
 			for _, name := range []string{"process", top[d]} {
@@ -237,5 +237,45 @@ func FuzzEscape(f *testing.F) {
 			t.Errorf("%q comes back as %q", s, got)
 		}
 		_ = unescape(s) // never panics
+	})
+}
+
+func TestParseEventReadsWhatAppendEventWrote(t *testing.T) {
+	t.Parallel()
+	codec := new(Codec)
+	for _, detail := range []string{"Exec", "Fork", "Exit", "File", "Verdict", "Finding", "Product", "Health"} {
+		e := fullEvent(detail)
+		got, err := codec.ParseEvent(codec.AppendEvent(nil, e))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(EventFromProto(EventToProto(e)), got); d != "" {
+			t.Errorf("%s: %s", detail, d)
+		}
+	}
+	if _, err := codec.ParseEvent([]byte("\xff\xff")); err == nil {
+		t.Error("rubbish is an event")
+	}
+}
+
+// FuzzParseEvent reads payloads that a damaged disk may hold.
+func FuzzParseEvent(f *testing.F) {
+	codec := new(Codec)
+	for _, detail := range []string{"Exec", "Fork", "Verdict", "Finding"} {
+		f.Add(codec.AppendEvent(nil, fullEvent(detail)))
+	}
+	f.Add([]byte{0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := codec.ParseEvent(b)
+		if err != nil {
+			return
+		}
+		again, err := codec.ParseEvent(codec.AppendEvent(nil, e))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(codec.AppendEvent(nil, e), codec.AppendEvent(nil, again)); d != "" && (e.Finding == nil || len(e.Finding.Fields) < 2) {
+			t.Fatal(d)
+		}
 	})
 }

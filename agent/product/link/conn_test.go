@@ -94,6 +94,14 @@ func (h *heard) Subscribe(m *productv1.Subscribe) error {
 	return nil
 }
 func (h *heard) Finding(m *productv1.Finding) error { h.add("finding %s", m.GetRule()); return nil }
+func (h *heard) InstallRule(request uint64, m *productv1.RuleInstall) error {
+	h.add("rule %d %s", request, m.GetId())
+	return nil
+}
+func (h *heard) RemoveRule(request uint64, m *productv1.RuleRemove) error {
+	h.add("no rule %d %s", request, m.GetId())
+	return nil
+}
 
 func newPair(t *testing.T, stream bool, o Options) (*Conn, *peer) {
 	t.Helper()
@@ -288,11 +296,13 @@ func TestNewRefusesWhatIsNotTheSocketExpected(t *testing.T) {
 // silent accepts everything and keeps nothing.
 type silent struct{ answers chan uint64 }
 
-func (s silent) Answer(id uint64, _, _ bool) error  { s.answers <- id; return nil }
-func (silent) Extend(uint64, uint64) error          { return nil }
-func (silent) Ack(uint64)                           {}
-func (silent) Subscribe(*productv1.Subscribe) error { return nil }
-func (silent) Finding(*productv1.Finding) error     { return nil }
+func (s silent) Answer(id uint64, _, _ bool) error              { s.answers <- id; return nil }
+func (silent) Extend(uint64, uint64) error                      { return nil }
+func (silent) Ack(uint64)                                       {}
+func (silent) Subscribe(*productv1.Subscribe) error             { return nil }
+func (silent) Finding(*productv1.Finding) error                 { return nil }
+func (silent) InstallRule(uint64, *productv1.RuleInstall) error { return nil }
+func (silent) RemoveRule(uint64, *productv1.RuleRemove) error   { return nil }
 
 func TestTheAgentsSideDoesNotAllocate(t *testing.T) {
 	bothTransports(t, func(t *testing.T, stream bool) {

@@ -1,9 +1,20 @@
 package link
 
 import (
+	"fmt"
+
 	"bailey/agent/event"
 	productv1 "bailey/api/product/v1"
 )
+
+// ParseEvent reads what AppendEvent wrote.
+func (c *Codec) ParseEvent(payload []byte) (*event.Event, error) {
+	var m productv1.Event
+	if err := m.UnmarshalVT(payload); err != nil {
+		return nil, fmt.Errorf("decode an event: %w", err)
+	}
+	return EventFromProto(&m), nil
+}
 
 // EventFromProto is the inverse of EventToProto; words that it does not know become zero. The result shares m's strings.
 func EventFromProto(m *productv1.Event) *event.Event {
@@ -43,6 +54,12 @@ func EventFromProto(m *productv1.Event) *event.Event {
 	if d := m.GetHealth(); d != nil {
 		e.Health = &event.HealthDetail{
 			Component: d.GetComponent(), Status: d.GetStatus(), Summary: d.GetSummary(), Remedy: d.GetRemedy(),
+		}
+	}
+	if d := m.GetTamper(); d != nil {
+		e.Tamper = &event.TamperDetail{
+			Hook: d.GetHook(), Refused: d.GetRefused(), Undone: d.GetUndone(), Target: keyFromProto(d.GetTarget()), Name: d.GetName(),
+			Detail: d.GetDetail(), Suppressed: d.GetSuppressed(),
 		}
 	}
 	return e

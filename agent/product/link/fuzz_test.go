@@ -20,6 +20,11 @@ func (accepting) Answer(uint64, bool, bool) error      { return nil }
 func (accepting) Extend(uint64, uint64) error          { return nil }
 func (accepting) Subscribe(*productv1.Subscribe) error { return nil }
 func (accepting) Ack(uint64)                           {}
+func (accepting) InstallRule(_ uint64, m *productv1.RuleInstall) error {
+	_ = m.GetMatch().GetFile()
+	return nil
+}
+func (accepting) RemoveRule(uint64, *productv1.RuleRemove) error { return nil }
 func (accepting) Finding(f *productv1.Finding) error {
 	new(Codec).AppendEvent(nil, EventFromProto(&productv1.Event{Kind: 33, Finding: f})) // as the hub would pass it on
 	return nil
@@ -36,12 +41,23 @@ func FuzzRun(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	resumed, err := (&productv1.Subscribe{Resume: true, Resumed: 1, LastSeq: ^uint64(0), LastQuestionSeq: 1}).MarshalVT()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(false, frame(productv1.Header{Kind: productv1.FrameSubscribe}, resumed...), frame(productv1.Header{Kind: productv1.FrameUnsupported}, 8, 9))
 	answer := frame(productv1.Header{Kind: productv1.FrameAnswer, ID: 1})
 	f.Add(false, answer, frame(productv1.Header{Kind: productv1.FrameFinding}, finding...))
 	f.Add(true, frame(productv1.Header{Kind: productv1.FrameSubscribe}, subscribe...), answer[:20])
 	f.Add(false, append(answer, answer...), frame(productv1.Header{Kind: 70}, 1, 2, 3))
 	f.Add(true, frame(productv1.Header{Kind: productv1.FrameQuestion}), []byte{0xff})
 	f.Add(false, []byte{}, []byte{31, 0, 0, 0})
+	rule, err := (&productv1.RuleInstall{Id: "a", Action: "exec", Lease: 1, Match: &productv1.RuleMatch{File: "/\xff", PortHigh: 1 << 20}}).MarshalVT()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(true, frame(productv1.Header{Kind: productv1.FrameRuleInstall, ID: 1}, rule...), frame(productv1.Header{Kind: productv1.FrameRuleRemove}, 10, 1, 'a'))
+	f.Add(false, frame(productv1.Header{Kind: productv1.FrameRuleInstall}, rule[:len(rule)-1]...), frame(productv1.Header{Kind: productv1.FrameRuleRemove}, 0xff))
 	f.Fuzz(func(t *testing.T, stream bool, first, second []byte) {
 		if len(first) > 100_000 || len(second) > 100_000 {
 			return
@@ -55,7 +71,7 @@ func FuzzRun(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := New(fds[0], Options{Stream: stream})
+		c, err := New(fds[0], Options{Stream: stream, OnUnsupported: func(productv1.FrameKind) {}})
 		if err != nil {
 			t.Fatal(err)
 		}

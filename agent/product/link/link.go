@@ -36,6 +36,8 @@ type Options struct {
 	FaultLimit int             // default DefaultFaultLimit
 	SendBuffer int             // bytes; default DefaultSendBuffer
 	OnFault    func(err error) // told of every fault, on Run's thread; must not block; may be nil
+	// OnUnsupported is told of a frame that the product does not know, on Run's thread; must not block; may be nil.
+	OnUnsupported func(productv1.FrameKind)
 }
 
 // Conn is one product's socket. All Send methods are safe for concurrent use and never block.
@@ -74,6 +76,10 @@ func New(fd int, o Options) (*Conn, error) {
 
 // Close ends the conversation; Run returns. A second Close does nothing.
 func (c *Conn) Close() error { return c.sock.Close() }
+
+// Release gives the socket up without telling the product, for another agent that has it too; Run returns, and what it did
+// not read stays in the socket. A stream is closed instead.
+func (c *Conn) Release() error { return c.sock.Release() }
 
 // Faults returns how many faults the product has committed and the newest.
 func (c *Conn) Faults() (n int, last error) {

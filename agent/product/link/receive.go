@@ -19,9 +19,12 @@ type Handler interface {
 	Subscribe(*productv1.Subscribe) error
 	Ack(seq uint64)
 	Finding(*productv1.Finding) error
+	// InstallRule and RemoveRule must not wait for the kernel or a disk; the reply is SendRuleStatus with the same request.
+	InstallRule(request uint64, m *productv1.RuleInstall) error
+	RemoveRule(request uint64, m *productv1.RuleRemove) error
 }
 
-// Run reads frames until the product closes its socket or Close is called (nil), the product has committed
+// Run reads frames until the product closes its socket, Close or Release is called (nil), the product has committed
 // Options.FaultLimit faults (ErrFaults), or the socket fails. It blocks an OS thread. Call it once.
 func (c *Conn) Run(h Handler) error {
 	r, err := wire.NewReader(c.sock, false)
@@ -34,7 +37,7 @@ func (c *Conn) Run(h Handler) error {
 	defer r.Close()
 	for {
 		f, err := r.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, wire.ErrReleased) {
 			return nil
 		}
 		if err == nil {
@@ -103,10 +106,43 @@ func (c *Conn) handle(h Handler, f *wire.Frame) error {
 			return fmt.Errorf("decode subscribe: %w", err)
 		}
 		return h.Subscribe(m)
+	case productv1.FrameRuleInstall, productv1.FrameRuleRemove:
+		return rule(h, f)
 	case productv1.FrameUnsupported:
-		return nil // the product is older than this agent and lives without what was sent
+		return c.unsupported(f.Payload)
 	}
 	return c.unknown(f.Kind)
+}
+
+func rule(h Handler, f *wire.Frame) error {
+	if len(f.Payload) > productv1.MaxRule {
+		return fmt.Errorf("rule of %d bytes, at most %d are taken", len(f.Payload), productv1.MaxRule)
+	}
+	if f.Kind == productv1.FrameRuleRemove {
+		m := new(productv1.RuleRemove)
+		if err := m.UnmarshalVT(f.Payload); err != nil {
+			return fmt.Errorf("decode the removal of a rule: %w", err)
+		}
+		return h.RemoveRule(f.ID, m)
+	}
+	m := new(productv1.RuleInstall)
+	if err := m.UnmarshalVT(f.Payload); err != nil {
+		return fmt.Errorf("decode rule: %w", err)
+	}
+	return h.InstallRule(f.ID, m)
+}
+
+// unsupported is for a product that is older than this agent and lives without what was sent.
+func (c *Conn) unsupported(payload []byte) error {
+	if c.o.OnUnsupported == nil {
+		return nil
+	}
+	m := new(productv1.Unsupported)
+	if err := m.UnmarshalVT(payload); err != nil {
+		return fmt.Errorf("decode unsupported: %w", err)
+	}
+	c.o.OnUnsupported(productv1.FrameKind(min(m.GetFrameKind(), 1<<16-1)))
+	return nil
 }
 
 // unknown replies to a kind that a later protocol may have. Kinds below 64 come from agents only: a product that sends one

@@ -81,9 +81,19 @@ func (c *Conn) SendWelcome(m *productv1.Welcome) error {
 	return c.sendMessage(&productv1.Header{Kind: productv1.FrameWelcome}, m)
 }
 
+// SendResume sends the first frame on a socket that another agent had before. The product's reply names id.
+func (c *Conn) SendResume(id uint64, m *productv1.Welcome) error {
+	return c.sendMessage(&productv1.Header{Kind: productv1.FrameResume, ID: id}, m)
+}
+
 // SendSubscribed replies to Subscribe.
 func (c *Conn) SendSubscribed(m *productv1.Subscribed) error {
 	return c.sendMessage(&productv1.Header{Kind: productv1.FrameSubscribed}, m)
+}
+
+// SendRuleStatus tells the product what became of a rule: the reply to request, or 0.
+func (c *Conn) SendRuleStatus(request uint64, m *productv1.RuleStatus) error {
+	return c.sendMessage(&productv1.Header{Kind: productv1.FrameRuleStatus, ID: request}, m)
 }
 
 // SendStop asks the product to finish and exit before deadline, in nanoseconds since boot.

@@ -29,6 +29,7 @@ type tree struct {
 	target         productv1.ProcessKey
 	product        productv1.ProductState
 	health         productv1.HealthEntry
+	tamper         productv1.Tamper
 }
 
 type procNodes struct {
@@ -84,6 +85,13 @@ func (t *tree) event(e *event.Event) *productv1.Event {
 			Component: text(d.Component), Status: text(d.Status), Summary: text(d.Summary), Remedy: text(d.Remedy),
 		}
 		m.Health = &t.health
+	}
+	if d := e.Tamper; d != nil {
+		t.target = productv1.ProcessKey{Pid: d.Target.PID, Start: d.Target.Start}
+		t.tamper = productv1.Tamper{
+			Hook: text(d.Hook), Refused: d.Refused, Undone: d.Undone, Target: &t.target, Name: text(d.Name), Detail: d.Detail, Suppressed: d.Suppressed,
+		}
+		m.Tamper = &t.tamper
 	}
 	return m
 }

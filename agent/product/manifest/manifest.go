@@ -37,7 +37,8 @@ type Request struct {
 	Deny         bool         `toml:"deny" json:"deny,omitempty"`
 	DenyCritical bool         `toml:"deny_critical" json:"deny_critical,omitempty"`
 	Daemons      []string     `toml:"daemons" json:"daemons,omitempty"`
-	OnMiss       string       `toml:"on_miss" json:"on_miss"` // allow (default) or deny
+	Rules        []string     `toml:"rules" json:"rules,omitempty"` // actions that its rules in the kernel refuse
+	OnMiss       string       `toml:"on_miss" json:"on_miss"`       // allow (default) or deny
 	OpenScope    []string     `toml:"open_scope" json:"open_scope,omitempty"`
 	Authority    string       `toml:"authority" json:"authority"` // live (default) or shadow
 }

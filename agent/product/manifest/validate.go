@@ -139,11 +139,24 @@ func (v *validator) request(r *Request) {
 	if r.Deny && len(r.Decide) == 0 {
 		v.fault("request.deny", "", "nothing to deny: decide is empty")
 	}
-	if r.DenyCritical && !r.Deny {
-		v.fault("request.deny_critical", "deny = true", "needs deny")
+	v.rules(r.Rules)
+	if r.DenyCritical && !r.Deny && len(r.Rules) == 0 {
+		v.fault("request.deny_critical", "deny = true", "needs deny or rules")
 	}
 	if r.OnMiss == "deny" && !r.Deny {
 		v.fault("request.on_miss", "deny = true", "on_miss = \"deny\" needs deny")
+	}
+}
+
+// RuleActions are what rules in the kernel can refuse; a test holds them equal to agent/rules.
+var RuleActions = []string{"exec", "open_write", "unlink_rename", "connect", "module_load", "ptrace", "memfd_exec", "mprotect_exec"}
+
+func (v *validator) rules(actions []string) {
+	for i, a := range actions {
+		v.oneOf("request.rules", a, RuleActions...)
+		if slices.Contains(actions[:i], a) {
+			v.fault("request.rules", "", "%q is listed twice", a)
+		}
 	}
 }
 

@@ -34,22 +34,16 @@ func TestWhatDropsACachedVerdict(t *testing.T) {
 				{"chmod", false}, {"utimes", false}, {"openwrite_held", false},
 			} {
 				t.Run(c.how, func(t *testing.T) {
-					path := r.file(c.how)
-					r.cached(sub, path)
-					how := c.how
-					if how == "openwrite_held" {
-						// Closing would drop it through the notify group: see TestClosingAWriterDrops.
-						how = "hold"
+					// The late close of whoever made the file can take the mark away just before; then the writer itself is asked
+					// about, and its verdict is dropped when its close is told of, a moment after the open below. Not three times.
+					asked := false
+					for try := range 3 {
+						asked = r.askedAfter(sub, c.how, fmt.Sprintf("%s-%d", c.how, try))
+						if asked == c.dropped {
+							return
+						}
 					}
-					sub.do(how, path)
-					before := r.s.Stats().Read
-					sub.do("open", path)
-					if asked := r.s.Stats().Read > before; asked != c.dropped {
-						t.Errorf("asked again: %v, want %v", asked, c.dropped)
-					}
-					if how == "hold" {
-						sub.do("letgo", path)
-					}
+					t.Errorf("asked again: %v, want %v", asked, c.dropped)
 				})
 			}
 			t.Run("rename_and_link_keep", func(t *testing.T) {
@@ -87,6 +81,25 @@ func TestWhatDropsACachedVerdict(t *testing.T) {
 			})
 		})
 	}
+}
+
+// askedAfter reports whether the next open of a file is asked about after something was done to it while it was cached.
+func (r *rig) askedAfter(sub *proc, how, name string) bool {
+	r.t.Helper()
+	path := r.file(name)
+	r.cached(sub, path)
+	if how == "openwrite_held" {
+		// Closing would drop it through the notify group: see TestClosingAWriterDrops.
+		how = "hold"
+	}
+	sub.do(how, path)
+	before := r.s.Stats().Read
+	sub.do("open", path)
+	asked := r.s.Stats().Read > before
+	if how == "hold" {
+		sub.do("letgo", path)
+	}
+	return asked
 }
 
 // cached makes the kernel remember a verdict about path and proves that it does.
@@ -390,9 +403,7 @@ func TestOutsideTheScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		denied(filepath.Join(at, "c"))
-		if err := unix.Unmount(at, 0); err != nil {
-			t.Error(err)
-		}
+		eventually(t, "the mount is not busy with the question's descriptor", func() bool { return unix.Unmount(at, 0) == nil })
 	})
 	t.Run("scope_widened", func(t *testing.T) {
 		opensUnasked(r.file("out/f"))

@@ -54,6 +54,13 @@ func (d *doorbell) hang(group int) unix.Errno {
 	return sysMarkFD(group, unix.FAN_MARK_ADD, doorbellMask, d.dir)
 }
 
+// unhang takes the doorbell out of a group that goes on without this process.
+func (d *doorbell) unhang(group int) {
+	if d.dir >= 0 {
+		_ = sysMarkFD(group, unix.FAN_MARK_REMOVE, doorbellMask, d.dir)
+	}
+}
+
 // ring makes an event in every group that the doorbell hangs in.
 func (d *doorbell) ring() {
 	fd, err := unix.Openat(d.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -69,11 +76,21 @@ func (d *doorbell) close() {
 	}
 }
 
-// wait says whether readers of group wait inside read(2).
-func (s *Sensor) wait(group int, inside bool) {
-	if s.bell.dir >= 0 {
-		_ = unix.SetNonblock(group, !inside) // cannot fail for a descriptor that is open
+// wait says whether readers of group wait inside read(2), and reports whether they do as told. They never do while somebody
+// else reads too, who would be caught in there.
+func (s *Sensor) wait(group int, inside bool) bool {
+	if s.bell.dir < 0 {
+		return true // there is nothing to be told: they always wait outside
 	}
+	if inside && s.pulse.Bypassing.Load() != 0 {
+		return false
+	}
+	_ = unix.SetNonblock(group, !inside) // cannot fail for a descriptor that is open
+	if inside && s.pulse.Bypassing.Load() != 0 {
+		_ = unix.SetNonblock(group, true)
+		return false
+	}
+	return true
 }
 
 // wakeReaders ends the waits of all readers and returns when they have ended.

@@ -73,7 +73,7 @@ func (m *mounts) cover(dev uint64, at []mount) error {
 	if b != nil && b.noEvents {
 		notify = 0
 	}
-	if b != nil && b.question == question && b.notify == notify {
+	if b != nil && b.question == question && b.notify == notify && !b.adopted {
 		return nil
 	}
 	if b == nil {
@@ -117,7 +117,7 @@ func (m *mounts) mark(b *superblock, group, fd int, question, notify uint64) err
 	if errno := setMask(group, path, b.question, question); errno != 0 {
 		return errno
 	}
-	b.question = question
+	b.question, b.adopted = question, false
 	if errno := m.s.inLedger(path); errno != 0 {
 		return fmt.Errorf("note it in the ledger: %w", errno)
 	}

@@ -42,6 +42,7 @@ type mounts struct {
 // superblock is what one file system was marked with.
 type superblock struct {
 	question, notify uint64
+	adopted          bool // these are marks of an earlier agent: what else is known here must be found out
 	noEvents         bool // handles of this file system cannot be resolved
 	fsid             unix.Fsid
 	refused          error
@@ -110,6 +111,13 @@ func (m *mounts) clear() {
 	}
 	m.s.count.superblocks.Store(0)
 	m.table.Store(&mountTable{})
+}
+
+// rest leaves the marks as they are to a successor.
+func (m *mounts) rest() {
+	m.mu.Lock()
+	m.running = false
+	m.mu.Unlock()
 }
 
 // run scans at the start, whenever the own mount namespace changes, when told, and every RescanEvery for the others.
@@ -293,6 +301,7 @@ func (m *mounts) publish(all []mount) {
 	m.s.count.superblocks.Store(watched)
 	m.table.Store(t)
 	m.s.setPace(asked, stacked)
+	m.s.arm(asked)
 	// A new mount can bring files into the scope that lay outside it under their other path.
 	if exposed && len(old.known) > 0 && m.s.count.ignored.Load() > 0 {
 		_ = m.s.cache.flush()

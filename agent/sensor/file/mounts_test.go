@@ -176,21 +176,14 @@ func TestMountStorm(t *testing.T) {
 		}
 		mounter.do("create", filepath.Join(at, "f"))
 		mounter.do("unlink", filepath.Join(at, "f"))
-		for {
-			errno, _ := mounter.try("umount", at)
-			if errno == 0 {
-				break
-			}
-			if errno != unix.EBUSY {
-				t.Fatalf("umount: %v", errno)
-			}
+		if umount(t, mounter, at) {
 			busy++
 		}
 	}
 	close(stop)
 	n := <-opened
 	st := r.s.Stats()
-	t.Logf("200 mounts and unmounts, %d EBUSY, %d opens, %d scans, superblocks %d", busy, n, st.Scans, st.Superblocks)
+	t.Logf("200 mounts and unmounts, %d of them busy at first, %d opens, %d scans, superblocks %d", busy, n, st.Scans, st.Superblocks)
 	if got := r.asked(event.Open); got < int64(n) {
 		t.Errorf("%d opens, asked %d times", n, got)
 	}
@@ -212,18 +205,31 @@ func TestUnmountWithEventsPending(t *testing.T) {
 		sub.do("mount", "tmpfs", "x", at, "size=16m")
 		eventually(t, "it is marked", func() bool { return r.s.Stats().Superblocks == 2 })
 		sub.do("creates", at, "2000")
-		for {
-			errno, _ := sub.try("umount", at)
-			if errno == 0 {
-				break
-			}
+		if umount(t, sub, at) {
 			busy++
 		}
 		eventually(t, "the copy is let go", func() bool { return r.s.Stats().Superblocks == 1 })
 	}
-	t.Logf("%d EBUSY over 10 unmounts", busy)
+	t.Logf("%d of 10 unmounts found the file system busy at first", busy)
 	if busy > 3 {
-		t.Errorf("%d EBUSY over 10 unmounts", busy)
+		t.Errorf("%d of 10 unmounts found the file system busy", busy)
+	}
+}
+
+// umount tries until it works, and reports whether the file system was busy at first. How often it was tried says how fast this
+// machine spins, and nothing about how long it was busy.
+func umount(t *testing.T, s *proc, at string) (busy bool) {
+	t.Helper()
+	for {
+		errno, _ := s.try("umount", at)
+		switch errno {
+		case 0:
+			return busy
+		case unix.EBUSY:
+			busy = true
+		default:
+			t.Fatalf("umount: %v", errno)
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ func (s *Sensor) countAnswer(d event.Decision, errno unix.Errno) {
 	c := &s.count
 	switch errno {
 	case 0:
+		s.pulse.Answered.Add(1)
 	case unix.ENOENT:
 		c.late.Add(1)
 	default:

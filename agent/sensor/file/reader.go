@@ -27,6 +27,8 @@ type reader struct {
 	paths interner
 	spare pending       // for an event beyond the slab
 	turn  atomic.Uint64 // odd while the reader is inside read(2)
+
+	outside bool // it waits in a poll; of the goroutine that watches readers
 }
 
 func newReader(s *Sensor, group int) *reader {
@@ -57,6 +59,7 @@ func (r *reader) drain() bool {
 	r.turn.Add(1)
 	n, errno := sysRead(r.group, raw)
 	r.turn.Add(1)
+	s.pulse.Turns.Add(1)
 	switch errno {
 	case 0:
 		r.batch(n)
@@ -149,6 +152,9 @@ func (r *reader) take(m *unix.FanotifyEventMetadata, kind event.Kind, now uint64
 	p.q.PID = uint32(m.Pid)
 	p.resp.Fd = m.Fd
 	p.early = false
+	if high := uint32(m.Fd); high > s.pulse.Highest.Load() {
+		s.pulse.Highest.Store(high)
+	}
 	s.count.read.Add(1)
 	if kind == event.Exec {
 		s.count.execs.Add(1)

@@ -51,6 +51,10 @@ type Config struct {
 	ForgetAll func()
 	Log       *slog.Logger
 	Health    *health.Registry
+	// Keeper holds the sensor's groups beyond its life, so that a successor goes on with them. Optional.
+	Keeper Keeper
+	// Pulse is how others see from outside whether questions are read. Optional.
+	Pulse *Pulse
 
 	MaxPending  int           // questions in flight; default 4096, at most half of the descriptors
 	Workers     int           // readers of unknown processes; default 4
@@ -59,6 +63,25 @@ type Config struct {
 	only  func(mountPoint string) bool // tests: which mount points exist for this sensor
 	queue int                          // tests: length of the workers' queue
 	polls bool                         // tests: as on a kernel that makes no event for the doorbell
+}
+
+// Keeper holds descriptors that outlive the agent.
+type Keeper interface {
+	// Keep makes the keeper hold a duplicate of fd under name, in place of what it held there.
+	Keep(name string, fd int) error
+	// Take returns what an earlier agent left under name; the caller owns it.
+	Take(name string) (fd int, ok bool)
+}
+
+// Pulse is memory that others watch. Every field is set.
+type Pulse struct {
+	Serving  *atomic.Uint32 // 1 while the readers take questions, 2 while a successor is about to
+	Armed    *atomic.Uint32 // 1 while marks that ask questions are set
+	Turns    *atomic.Uint64 // moved on by every reader, at every turn
+	Highest  *atomic.Uint32 // the highest descriptor number that a question had
+	Answered *atomic.Uint64 // questions answered
+	// Bypassing is 1 while somebody else reads the questions: they must not block then.
+	Bypassing *atomic.Uint32
 }
 
 // Sensor asks and tells about files. Safe for concurrent use.
@@ -81,7 +104,10 @@ type Sensor struct {
 	head    *headroom
 	count   counters
 
+	adopted  bool // the groups are those of an earlier agent
+	pulse    Pulse
 	stopping atomic.Bool
+	leaving  atomic.Bool
 	ready    chan struct{}
 	pace     atomic.Int64  // how often watchReaders looks, in nanoseconds; 0: not at all
 	paced    chan struct{} // it changed
@@ -109,6 +135,10 @@ func New(cfg Config) (*Sensor, error) {
 	s := &Sensor{cfg: cfg, questions: -1, stacked: -1, ledger: -1, wake: -1, nudge: -1, bell: doorbell{dir: -1}, events: eventsSupport{fd: -1},
 		ready: make(chan struct{}), paced: make(chan struct{}, 1), unknown: make(chan *pending, orDefault(cfg.queue, 256))}
 	s.scope.Store(&scope{})
+	s.pulse = Pulse{Serving: new(atomic.Uint32), Armed: new(atomic.Uint32), Turns: new(atomic.Uint64), Highest: new(atomic.Uint32), Bypassing: new(atomic.Uint32), Answered: new(atomic.Uint64)}
+	if cfg.Pulse != nil {
+		s.pulse = *cfg.Pulse
+	}
 	if err := s.open(); err != nil {
 		s.closeAll()
 		return nil, err
@@ -129,13 +159,7 @@ func (s *Sensor) open() (err error) {
 	if s.head, err = newHeadroom(); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
-	if s.questions, err = openQuestions(); err != nil {
-		return err
-	}
-	if s.stacked, err = openQuestions(); err != nil {
-		return err
-	}
-	if s.ledger, err = openLedger(); err != nil {
+	if err := s.openGroups(); err != nil {
 		return err
 	}
 	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -145,15 +169,14 @@ func (s *Sensor) open() (err error) {
 		return fmt.Errorf("create the sensor's wake-up: %w", err)
 	}
 	if !s.cfg.polls {
-		s.bell = newDoorbell(s.questions)
+		s.bell = s.newBell()
 	}
 	s.cache = &cache{s: s}
 	s.cache.addFlags, s.cache.dropFlags, s.cache.enabled = probeCache(s.questions)
-	if s.events, err = openEvents(); err != nil {
+	if err := s.openEventGroup(); err != nil {
 		// Questions work without; nothing can be cached then, because nobody would tell of writes.
 		s.cache.enabled = false
 		s.report(componentEvents, health.Degraded, "No file events: "+err.Error(), "Use a kernel with fanotify FAN_REPORT_DFID_NAME (5.9 or a backport).")
-		err = nil
 	}
 	s.reportCache()
 	return nil
@@ -177,10 +200,14 @@ func (s *Sensor) Run(ctx context.Context) error {
 	if s.ran.Swap(true) {
 		return errors.New("run the file sensor: it ran already")
 	}
+	if s.adopted {
+		s.adoptMarks()
+	}
 	var readers, workers sync.WaitGroup
 	watched := []*reader{newReader(s, s.questions), newReader(s, s.stacked)}
+	s.pulse.Serving.Store(serving) // first: from here on nobody else reads
 	for _, r := range watched {
-		s.wait(r.group, true)
+		r.outside = !s.wait(r.group, true)
 		readers.Go(r.run)
 	}
 	ended := make(chan struct{})
@@ -200,7 +227,14 @@ func (s *Sensor) Run(ctx context.Context) error {
 // stop ends everything in the order in which nobody can be left waiting: no new questions, then answers to the old ones, then
 // the group, whose closing allows what is still queued.
 func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
-	s.mounts.clear()
+	if s.leaving.Load() {
+		s.pulse.Serving.Store(handingOver)
+		s.mounts.rest()
+	} else {
+		s.mounts.clear()
+		s.pulse.Armed.Store(0)
+		s.pulse.Serving.Store(0)
+	}
 	s.stopping.Store(true)
 	gone := make(chan struct{})
 	go func() {
@@ -208,6 +242,10 @@ func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 		close(gone)
 	}()
 	s.wakeReaders(gone)
+	if s.leaving.Load() {
+		s.readOut()
+		s.awaitAnswers()
+	}
 	close(ended)
 	close(s.unknown)
 	for i := range s.slab.all {

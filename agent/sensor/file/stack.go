@@ -59,7 +59,6 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 	defer substitutes.Wait()
 	slots := make(chan struct{}, maxSubstitutes)
 	last := make([]uint64, len(readers))
-	outside := make([]bool, len(readers)) // the group does not block, because substitutes read it
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
@@ -77,15 +76,14 @@ func (s *Sensor) watchReaders(readers []*reader, ended <-chan struct{}) {
 			stuck := turn == last[i] && turn%2 == 1 && readable(r.group)
 			last[i] = turn
 			if !stuck {
-				// No substitute can be left to wait in a read: only this goroutine starts them.
-				if outside[i] && len(slots) == 0 && !s.stopping.Load() {
-					s.wait(r.group, true)
-					outside[i] = false
+				// No substitute can be left to wait in a read: only this goroutine starts them. Nor can the keeper.
+				if r.outside && len(slots) == 0 && !s.stopping.Load() {
+					r.outside = !s.wait(r.group, true)
 				}
 				continue
 			}
 			s.wait(r.group, false)
-			outside[i] = true
+			r.outside = true
 			select {
 			case slots <- struct{}{}:
 				substitutes.Go(func() {

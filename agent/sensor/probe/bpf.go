@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bailey/agent/health"
+	"bailey/internal/lsm"
 )
 
 const (
@@ -35,9 +36,9 @@ func bpfFeatures() []Feature {
 			"use a newer kernel; until then /proc is read", health.OK, checkIterator),
 		feature("bpf.map_memory", "the flags of all pids fit in a BPF map", "5.11",
 			"raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity in the unit), or use a newer kernel, which does not count it", health.Degraded, checkMapMemory),
-		feature("bpf.lsm_active", "BPF LSM programs would be called; nothing here uses them yet", "5.7",
-			"add bpf to the lsm= list of the kernel's command line and boot again", health.OK, checkLSMActive),
-		feature("bpf.lsm_load", "BPF LSM programs could be loaded; nothing here uses them yet", "5.7",
+		feature("bpf.lsm_active", "the guard can refuse what root tries against the platform: the kernel calls BPF LSM programs", "5.7",
+			lsm.Remedy("bpf"), health.Degraded, checkLSMActive),
+		feature("bpf.lsm_load", "the guard can be loaded", "5.7",
 			"use a kernel with CONFIG_BPF_LSM, and no lockdown in confidentiality mode", health.OK, checkLSMLoad),
 	}
 }

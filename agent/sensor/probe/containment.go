@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bailey/agent/health"
+	"bailey/internal/lsm"
 )
 
 const (
@@ -40,7 +41,7 @@ func containmentFeatures() []Feature {
 		feature("containment.seccomp", "products are limited to the system calls that they need", "4.14",
 			"use a kernel with CONFIG_SECCOMP_FILTER", health.Failed, checkSeccomp),
 		feature("containment.landlock", "products are kept from files a second time", "5.13",
-			"add landlock to the lsm= list of the kernel's command line and boot again; until then mount namespaces keep products from files alone", health.Degraded, checkLandlock),
+			lsm.Remedy("landlock")+"; until then mount namespaces keep products from files alone", health.Degraded, checkLandlock),
 	}
 	for _, ns := range []struct{ file, gives string }{
 		{"mnt", "products see only their own files"}, {"pid", "products see only their own processes"},

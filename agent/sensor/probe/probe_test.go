@@ -3,6 +3,7 @@ package probe_test
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,6 +87,18 @@ func TestFanotifyAnswersAreTrue(t *testing.T) {
 		if got := byName(t, c.name); got.Supported != (err == nil) {
 			t.Errorf("%s: probe says %+v, marking said %v", c.name, got, err)
 		}
+	}
+}
+
+// The kernel has two ways to ask for its security modules, and the probe uses the newer where there is one.
+func TestLSMAnswerIsTrue(t *testing.T) {
+	list, err := os.ReadFile("/sys/kernel/security/lsm")
+	if err != nil {
+		t.Skip("securityfs is not mounted here; it is in the machines of `make vm`")
+	}
+	want := slices.Contains(strings.Split(strings.TrimSpace(string(list)), ","), "bpf")
+	if got := byName(t, "bpf.lsm_active"); got.Supported != want {
+		t.Errorf("bpf.lsm_active: %+v, and the modules are %s", got, list)
 	}
 }
 

@@ -160,6 +160,18 @@ func BenchmarkTake(b *testing.B) {
 	b.ReportMetric(float64(emitted.Load())/b.Elapsed().Seconds(), "events/s")
 }
 
+// BenchmarkLedger measures what it costs, beside BenchmarkTake, that the next reader knows where this one stopped.
+func BenchmarkLedger(b *testing.B) {
+	l := ownLedger()
+	r := &ring{consumer: new(uint64)}
+	for b.Loop() {
+		behind := r.at() + 64
+		l.begin(behind)
+		l.done(recordExec, behind)
+		r.commit(behind)
+	}
+}
+
 // BenchmarkLookup measures what the reader of questions pays.
 func BenchmarkLookup(b *testing.B) {
 	s := &Sensor{cfg: quiet(func(*event.Event) {}), tree: newTree()}

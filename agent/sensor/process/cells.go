@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,5 +94,35 @@ func (c *cells) put(pid uint32, cell uint16) {
 func (c *cells) mark(pid uint32, flag uint16) {
 	for pid != 0 && pid < cellCount && !c.set(pid, c.get(pid), flag) {
 		continue // it executed between the two: look again
+	}
+}
+
+// openCells maps a pinned table of cells.
+func openCells(pin string) (*cells, error) {
+	table, err := ebpf.LoadPinnedMap(pin, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open the pinned flags of all pids: %w", err)
+	}
+	defer table.Close() //nolint:errcheck // the mapping stays
+	if table.Type() != ebpf.Array || uint64(table.ValueSize())*uint64(table.MaxEntries()) != cellBytes {
+		return nil, fmt.Errorf("open the pinned flags of all pids: they are %d times %d bytes of %s", table.MaxEntries(), table.ValueSize(), table.Type())
+	}
+	return mapCells(table.FD())
+}
+
+// copyFlag gives c the flag of each pid that has it in another table, unless its process forked or executed meanwhile.
+func (c *cells) copyFlag(from *cells, flag uint16) {
+	both := uint32(flag) | uint32(flag)<<16
+	for pid := uint32(0); pid < cellCount; pid += 2 {
+		word, _ := from.word(max(pid, 1))
+		if atomic.LoadUint32(word)&both == 0 {
+			continue
+		}
+		for _, p := range [2]uint32{pid, pid + 1} {
+			seen := c.get(p)
+			if from.get(p)&flag != 0 {
+				c.set(p, seen, flag)
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package process
 
-// Counters are totals since the sensor was made.
+// Counters are totals since the sensor was made; of pinned programs since a sensor before it last dealt with their records
+// or reported their losses.
 type Counters struct {
 	// In the kernel, in the agent's pid namespace, while wanted. Exits counts a process twice when its last two threads end at
 	// once.
@@ -19,6 +20,7 @@ type Counters struct {
 	EmittedExecs, EmittedForks, EmittedExits uint64
 	DuplicateExits                           uint64 // the second of two: not emitted
 	ForksFromOutside                         uint64 // the parent is outside of the agent's pid namespace: in the tree, not emitted
+	Overlap                                  uint64 // sent by replaced programs and by those that replaced them: counted twice, emitted once
 	Malformed, UnknownKinds                  uint64 // records that could not be read
 	UnknownProcesses                         uint64 // processes first seen by an event that is not their fork
 	Rescans                                  uint64 // how often all processes were read anew after a loss
@@ -35,13 +37,28 @@ func (s *Sensor) Counters() (Counters, error) {
 	if s.kernel == nil {
 		return c, nil
 	}
-	k, err := s.kernel.counts()
-	if err != nil {
-		return c, err
-	}
-	c.Execs, c.Forks, c.Exits, c.Outside = k.Execs, k.Forks, k.Exits, k.Outside
-	c.Unwanted = k.Unwanted
-	c.LostExecs, c.LostForks, c.LostExits, c.LostScratch = k.LostExecs, k.LostForks, k.LostExits, k.LostScratch
-	c.ArgvUnread, c.Recursions = k.ArgvUnread, s.kernel.recursions()
+	k, base := s.kernel.vars.totals(), &s.base
+	c.Execs = k.Execs - base.taken.execs - base.known.execs + s.emitted.oldExecs.Load()
+	c.Forks = k.Forks - base.taken.forks - base.known.forks + s.emitted.oldForks.Load()
+	c.Exits = k.Exits - base.taken.exits - base.known.exits + s.emitted.oldExits.Load()
+	c.Outside, c.Unwanted, c.ArgvUnread = k.Outside-base.totals.Outside, k.Unwanted-base.totals.Unwanted, k.ArgvUnread-base.totals.ArgvUnread
+	lost := s.kernel.lost().minus(base.known)
+	c.LostExecs, c.LostForks, c.LostExits, c.LostScratch, c.Recursions = lost.execs, lost.forks, lost.exits, lost.scratch, lost.recursion
+	c.Overlap = s.emitted.overlap.Load()
 	return c, nil
+}
+
+// Ring returns how many bytes of the ring buffer wait to be read, and how many it holds; zeros without BPF.
+func (s *Sensor) Ring() (waiting, size int) {
+	if s.kernel == nil {
+		return 0, 0
+	}
+	return int(s.kernel.ring.end() - s.kernel.ring.at()), int(s.cfg.RingBytes)
+}
+
+// baseline is what was counted before the sensor.
+type baseline struct {
+	taken  taken
+	known  losses
+	totals kernelCounts
 }

@@ -8,35 +8,55 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"bailey/internal/boottime"
 )
 
-// kernel is the loaded part in the kernel: programs, their links, the ring and the counters. It belongs to one goroutine
-// but for counts.
+// kernel is one generation of the part in the kernel: programs, their links, the ring, the variables and the ledger of the
+// ring's readers. It belongs to one goroutine but for totals and want.
 type kernel struct {
-	objects kernelObjects
+	objects kernelParts
 	links   []link.Link
-	ring    *ringbuf.Reader
+	ring    *ring
+	vars    *variables
+	ledger  *ledger
+	pin     *generation // nil if it is not pinned
+	overlap *overlap    // what the generation before reported too; nil if nothing
 }
 
-// loadPrograms loads and attaches the BPF programs: from its return on, no fork, exec or exit is missed.
-func loadPrograms(ringBytes uint32) (*kernel, error) {
-	spec, err := loadKernel()
-	if err != nil {
-		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
-		return nil, fmt.Errorf("identify this process's pid namespace: %w", err)
-	}
-	if err := spec.Variables["agent_pidns"].Set(uint32(st.Ino)); err != nil {
-		return nil, fmt.Errorf("tell the BPF programs the pid namespace: %w", err)
-	}
-	spec.Maps[kernelMapRing].MaxEntries = ringBytes
+// kernelParts are the generated programs and maps, and the map of the variables: the library's own variables would keep it
+// mapped, and so in the kernel, until a garbage collection.
+type kernelParts struct {
+	kernelPrograms
+	kernelMaps
+	Variables *ebpf.Map `ebpf:".bss"`
+}
+
+func (o *kernelParts) close() error {
+	return errors.Join(o.kernelPrograms.Close(), o.kernelMaps.Close(), o.Variables.Close())
+}
+
+// hooks are the programs that are attached, by the names of their pins. Exit first: a process whose start is seen has its
+// end seen.
+func (o *kernelParts) hooks() []hook {
+	return []hook{{"exit", &o.ProcessExit}, {"exec", &o.ProcessExec}, {"fork", &o.ProcessFork}}
+}
+
+type hook struct {
+	name    string
+	program **ebpf.Program
+}
+
+// loadPrograms loads and attaches the BPF programs: from its return on, no fork, exec or exit is missed. With pinned
+// the ledger can be pinned too.
+func loadPrograms(b *blueprint, pinned bool) (*kernel, error) {
 	k := &kernel{}
-	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
+	if err := b.spec.LoadAndAssign(&k.objects, nil); err != nil {
 		return nil, fmt.Errorf("load the BPF programs: %w", err)
+	}
+	if err := k.prepare(b, pinned); err != nil {
+		return nil, errors.Join(err, k.close())
 	}
 	if err := k.attach(); err != nil {
 		return nil, errors.Join(err, k.close())
@@ -44,31 +64,82 @@ func loadPrograms(ringBytes uint32) (*kernel, error) {
 	return k, nil
 }
 
-func (k *kernel) attach() error {
-	var err error
-	if k.ring, err = ringbuf.NewReader(k.objects.Ring); err != nil {
-		return fmt.Errorf("open the ring buffer: %w", err)
-	}
-	// Exit first: a process whose start is seen has its end seen.
-	for _, program := range []*ebpf.Program{k.objects.ProcessExit, k.objects.ProcessExec, k.objects.ProcessFork} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", program, err)
+// prepare makes what user mode needs of the loaded objects.
+func (k *kernel) prepare(b *blueprint, pinned bool) (err error) {
+	if k.ledger = ownLedger(); pinned {
+		if k.ledger, err = newLedger(boottime.Now()); err != nil {
+			k.ledger = ownLedger()
+			return err
 		}
-		k.links = append(k.links, l)
+	}
+	k.ledger.wantedAt, k.ledger.countsAt = b.wantedAt, b.countsAt
+	return k.open(b.quietAt)
+}
+
+// open maps the ring and the variables.
+func (k *kernel) open(quietAt uint64) (err error) {
+	if k.vars, err = mapVariables(k.objects.Variables, k.ledger.wantedAt, k.ledger.countsAt, quietAt); err != nil {
+		return err
+	}
+	if k.ring, err = newRing(k.objects.Ring.FD(), k.objects.Ring.MaxEntries()); err != nil {
+		return fmt.Errorf("open the ring buffer: %w", err)
 	}
 	return nil
 }
 
+func (k *kernel) attach() error {
+	for _, h := range k.objects.hooks() {
+		l, err := link.AttachTracing(link.TracingOptions{Program: *h.program})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", *h.program, err)
+		}
+		k.links = append(k.links, l)
+		if err := attached(l, *h.program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attached makes sure that a link is one of a program.
+func attached(l link.Link, program *ebpf.Program) error {
+	have, err := l.Info()
+	if err != nil {
+		return fmt.Errorf("ask the kernel about a link: %w", err)
+	}
+	want, err := program.Info()
+	if err != nil {
+		return fmt.Errorf("ask the kernel about a program: %w", err)
+	}
+	if id, ok := want.ID(); !ok || id != have.Program || have.Type != link.TracingType && have.Type != link.RawTracepointType {
+		return fmt.Errorf("the kernel attached program %d in the place of %s", have.Program, program)
+	}
+	return nil
+}
+
+// close lets go of everything; what is pinned stays.
 func (k *kernel) close() error {
+	errs := []error{k.detach()}
+	if k.ring != nil {
+		errs = append(errs, k.ring.close())
+	}
+	if k.vars != nil {
+		errs = append(errs, k.vars.close())
+	}
+	if k.ledger != nil {
+		errs = append(errs, k.ledger.close())
+	}
+	return errors.Join(append(errs, k.objects.close())...)
+}
+
+// detach closes the links: the kernel detaches those that are not pinned and that no other process holds.
+func (k *kernel) detach() error {
 	var errs []error
 	for _, l := range k.links {
 		errs = append(errs, l.Close())
 	}
-	if k.ring != nil {
-		errs = append(errs, k.ring.Close())
-	}
-	return errors.Join(append(errs, k.objects.Close())...)
+	k.links = nil
+	return errors.Join(errs...)
 }
 
 // tasks calls found with a record of every living process of the agent's pid namespace.
@@ -101,36 +172,31 @@ func (k *kernel) tasks(found func(*record)) error {
 	return nil
 }
 
-// want has the programs send records, or not. A program that runs meanwhile goes by what it saw first.
-func (k *kernel) want(wanted bool) error {
-	var value uint64
-	if wanted {
-		value = 1
-	}
-	if err := k.objects.Wanted.Set(value); err != nil {
-		return fmt.Errorf("tell the BPF programs whether to send: %w", err)
-	}
-	return nil
-}
-
-// counts reads the kernel's counters.
-func (k *kernel) counts() (kernelCounts, error) {
-	var c kernelCounts
-	if err := k.objects.Counts.Get(&c); err != nil {
-		return c, fmt.Errorf("read the BPF counters: %w", err)
-	}
-	return c, nil
-}
-
 // recursions returns how often a program did not run because it ran already on that processor.
 func (k *kernel) recursions() uint64 {
 	var sum uint64
-	for _, program := range []*ebpf.Program{k.objects.ProcessExit, k.objects.ProcessExec, k.objects.ProcessFork} {
-		if stats, err := program.Stats(); err == nil {
+	for _, h := range k.objects.hooks() {
+		if *h.program == nil {
+			continue
+		}
+		if stats, err := (*h.program).Stats(); err == nil {
 			sum += stats.RecursionMisses
 		}
 	}
 	return sum
+}
+
+// lost returns the losses since the programs were loaded.
+func (k *kernel) lost() losses {
+	c := k.vars.totals()
+	return losses{execs: c.LostExecs, forks: c.LostForks, exits: c.LostExits, scratch: c.LostScratch, recursion: k.recursions()}
+}
+
+// waiting returns the number of records in the ring, as far as they can be read.
+func (k *kernel) waiting() (uint64, error) {
+	var n uint64
+	err := k.ring.walk(k.ring.at(), k.ring.end(), func([]byte) { n++ })
+	return n, err
 }
 
 // remedy says what an operator can do about an error of loadPrograms.

@@ -7,28 +7,15 @@
 #ifndef BAILEY_SENSOR_PROCESS_KERNEL_H
 #define BAILEY_SENSOR_PROCESS_KERNEL_H
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef unsigned long long __u64;
-typedef signed int __s32;
-typedef signed long long __s64;
-typedef _Bool bool;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
+#include "../../../internal/bpftypes/types.h"
 
-enum bpf_map_type {
-	BPF_MAP_TYPE_ARRAY = 2,
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
-	BPF_MAP_TYPE_RINGBUF = 27,
-};
 enum { BPF_F_MMAPABLE = 1 << 10 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum pid_type { PIDTYPE_PID, PIDTYPE_TGID };
 enum cgroup_subsys_id { memory_cgrp_id = 1, pids_cgrp_id = 2 };
 
 #define PF_KTHREAD 0x00200000
+#define PROC_PID_INIT_INO 0xEFFFFFFCu /* include/linux/proc_ns.h: the number of the first pid namespace */
 #define SIGNAL_GROUP_EXIT 0x00000004
 #define I_CTIME_QUERIED 0x80000000u /* 6.13: a mark inside i_ctime_nsec */
 #define MAX_PID_NS_LEVEL 32

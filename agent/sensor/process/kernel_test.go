@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,17 +21,64 @@ func quiet(emit func(*event.Event)) Config {
 	return Config{Wanted: true, Emit: emit, Log: slog.New(slog.DiscardHandler), Health: health.NewRegistry()}
 }
 
-// A closed sensor leaves no program, map or link in the kernel.
+// A closed sensor leaves no program, map or link in the kernel, whether they were its own, pinned, or another's before.
 func TestCloseLeavesNothingInTheKernel(t *testing.T) {
-	roottest.Require(t, "loads BPF programs")
-	s, err := New(quiet(func(*event.Event) {}))
-	if err != nil {
+	roottest.Require(t, "loads BPF programs and mounts a bpffs")
+	dir := t.TempDir()
+	if err := unix.Mount("bailey-test", dir, "bpf", 0, ""); err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, name := range []string{"alone", "pinned", "adopted"} {
+		t.Run(name, func(t *testing.T) {
+			cfg := quiet(func(*event.Event) {})
+			if name != "alone" {
+				cfg.Pins = filepath.Join(dir, "process")
+			}
+			s, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "adopted" {
+				s.Leave()
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if s, err = New(cfg); err != nil || !s.Restored().Adopted {
+					t.Fatalf("adopted: %v", err)
+				}
+			}
+			gone := remembered(t, s.kernel)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "process")); !os.IsNotExist(err) {
+				t.Errorf("the directory of pins: %v", err)
+			}
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for late := time.After(10 * time.Second); !gone(); {
+				select {
+				case <-tick.C:
+				case <-late:
+					t.Fatal("BPF objects are still there")
+				}
+			}
+		})
+	}
+}
+
+// remembered returns a function that says whether all objects of k are gone from the kernel, which frees after a grace period.
+func remembered(t *testing.T, k *kernel) func() bool {
+	t.Helper()
 	var programs []ebpf.ProgramID
 	var maps []ebpf.MapID
 	var links []link.ID
-	o := &s.kernel.objects
+	o := &k.objects
 	for _, p := range []*ebpf.Program{o.ProcessExec, o.ProcessFork, o.ProcessExit, o.ProcessTask} {
 		info, err := p.Info()
 		if err != nil {
@@ -38,29 +86,28 @@ func TestCloseLeavesNothingInTheKernel(t *testing.T) {
 		}
 		id, _ := info.ID()
 		programs = append(programs, id)
+		used, _ := info.MapIDs()
+		maps = append(maps, used...)
 	}
-	for _, m := range []*ebpf.Map{o.Cells, o.Ring, o.Scratch} {
-		info, err := m.Info()
+	if k.ledger.table != nil {
+		info, err := k.ledger.table.Info()
 		if err != nil {
 			t.Fatal(err)
 		}
 		id, _ := info.ID()
 		maps = append(maps, id)
 	}
-	for _, l := range s.kernel.links {
+	for _, l := range k.links {
 		info, err := l.Info()
 		if err != nil {
 			t.Fatal(err)
 		}
 		links = append(links, info.ID)
 	}
-	if len(links) != 3 {
-		t.Errorf("%d links", len(links))
+	if len(links) != 3 || len(maps) < 5 {
+		t.Errorf("%d links, %d maps", len(links), len(maps))
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	gone := func() bool { // the kernel frees after a grace period
+	return func() bool {
 		for _, id := range programs {
 			if p, err := ebpf.NewProgramFromID(id); err == nil {
 				return p.Close() != nil
@@ -77,15 +124,6 @@ func TestCloseLeavesNothingInTheKernel(t *testing.T) {
 			}
 		}
 		return true
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(10 * time.Second); !gone(); {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatal("BPF objects are still there")
-		}
 	}
 }
 

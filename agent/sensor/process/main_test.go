@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 		fail(setuidWhenTold())
 	case "spawn":
 		fail(spawnWhenTold())
+	case "sense":
+		fail(senseUntilKilled())
 	case "pidns":
 		os.Exit(m.Run()) // the same binary, in a new pid namespace: -test.run chooses
 	default:

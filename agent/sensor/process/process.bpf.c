@@ -137,13 +137,19 @@ volatile __u64 last_wake = 0;
 /* Pointers that come from a program's arguments are followed by plain loads, which the verifier knows to be safe: a tenth
  * of the cost of a helper call. Computed addresses need the helper. */
 
-/* pid_in_agent returns a process's id in the agent's pid namespace, 0 if it is not visible there. */
+/* pid_in_agent returns a process's id in the agent's pid namespace, 0 if it is not visible there. In the first namespace, where an
+ * agent usually is, every process is visible by the number that the kernel itself uses. */
 static __always_inline __u32 pid_in_agent(struct task_struct *task)
 {
-	struct pid *pid = task->signal->pids[PIDTYPE_TGID];
-	__u32 level = pid->level;
-	void *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	struct pid *pid;
+	__u32 level;
+	void *numbers;
 
+	if (agent_pidns == PROC_PID_INIT_INO)
+		return task->tgid;
+	pid = task->signal->pids[PIDTYPE_TGID];
+	level = pid->level;
+	numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
 	for (__u32 i = 0; i < MAX_PID_NS_LEVEL && i <= level; i++) {
 		struct upid *u = numbers + i * bpf_core_type_size(struct upid);
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"bailey/agent/event"
+	"bailey/internal/kerneldev"
 )
 
 // The kinds of record; process.bpf.c has the same list.
@@ -180,16 +181,10 @@ func (im *image) decode(b []byte) {
 		CTime: int64(binary.LittleEndian.Uint64(b[8:])),
 		MTime: int64(binary.LittleEndian.Uint64(b[16:])),
 		Size:  int64(binary.LittleEndian.Uint64(b[24:])),
-		Dev:   userDev(u32(0)), Mode: u32(1), UID: u32(2), GID: u32(3),
+		Dev:   kerneldev.Stat(u32(0)), Mode: u32(1), UID: u32(2), GID: u32(3),
 		Deleted: u32(5)&1 != 0,
 	}
 	im.magic = u32(4)
-}
-
-// userDev converts the kernel's own device number to the form of st_dev (new_encode_dev in linux/kdev_t.h).
-func userDev(dev uint32) uint64 {
-	major, minor := dev>>20, dev&0xfffff
-	return uint64(minor&0xff | major<<8 | (minor&^0xff)<<12)
 }
 
 func cString(b []byte) string {

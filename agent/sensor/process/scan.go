@@ -13,7 +13,7 @@ func (s *Sensor) rescan() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	begin := boottime.Now()
-	there, err := s.readAll()
+	there, err := s.readTasks()
 	if err != nil {
 		return err
 	}
@@ -25,36 +25,50 @@ func (s *Sensor) rescan() error {
 	return nil
 }
 
-// readAll puts all living processes into the tree and returns their keys.
-func (s *Sensor) readAll() (map[uint32]event.ProcessKey, error) {
+// readTasks puts all living processes into the tree and returns their keys.
+func (s *Sensor) readTasks() (map[uint32]event.ProcessKey, error) {
 	begin := boottime.Now()
-	there := make(map[uint32]event.ProcessKey)
-	parents := make(map[uint32]event.ProcessKey)
-	err := s.kernel.tasks(func(r *record) {
-		s.found(r)
-		there[r.who.key.PID] = r.who.key
-		parents[r.who.parent.PID] = r.who.parent
-	})
-	if err != nil {
+	all := newFound()
+	if err := s.kernel.tasks(func(r *record) { s.found(r, all, news{}) }); err != nil {
 		return nil, err
 	}
-	if err := s.complete(there, parents, begin); err != nil {
+	if err := s.complete(all.there, all.parents, begin); err != nil {
 		return nil, err
 	}
 	s.link()
-	return there, nil
+	return all.there, nil
 }
 
-// found puts one task of the iterator into the tree.
-func (s *Sensor) found(r *record) {
+// found are the keys of processes that were read, and those that they have of their parents, by pid.
+type found struct {
+	there, parents map[uint32]event.ProcessKey
+}
+
+func newFound() found {
+	return found{make(map[uint32]event.ProcessKey), make(map[uint32]event.ProcessKey)}
+}
+
+// found puts one task of the iterator into the tree, as far as records that were not applied yet do not tell more of it.
+func (s *Sensor) found(r *record, all found, told news) {
+	all.there[r.who.key.PID] = r.who.key
+	all.parents[r.who.parent.PID] = r.who.parent
 	p := s.process(&r.who, r)
 	p.Executable = s.executable(r)
+	s.markNeverAsk(p)
+	if told.born[p.Key] {
+		return
+	}
 	if n := s.tree.find(p.Key); n != nil {
 		p.Parent = n.proc.Load().Parent
 	}
+	if told.executed[p.Key] {
+		before := *p
+		before.Executable = event.File{}
+		s.tree.put(&before, r.who.cell, r.time)
+		return
+	}
 	n := s.tree.put(p, r.who.cell, r.time)
 	n.settled = r.time
-	s.markNeverAsk(p)
 }
 
 // complete adds the processes that /proc shows and the iterator left out; kernels were seen that hide pid 1 from it.

@@ -33,9 +33,16 @@ type Config struct {
 	// Wanted is whether somebody wants events or needs the tree from the start; SetWanted changes it.
 	Wanted bool
 
+	// Pins is a directory in a bpffs (FindBPFFS), for the sensors of one agent alone, in which the programs, their maps and the
+	// ring outlive this process: what happens until the next sensor is in the ring. Empty: they end with the sensor. With
+	// Pins, Wanted takes effect in Run.
+	Pins string
+
 	RingBytes    uint32        // size of the ring buffer, a power of two; default 8 MiB
 	WithoutBPF   bool          // read /proc again and again instead, as where the kernel refuses BPF
 	PollInterval time.Duration // how often then; default 1 s
+
+	variant string // for tests: part of the schema's hash
 }
 
 // Sensor watches processes. Safe for concurrent use.
@@ -45,11 +52,25 @@ type Sensor struct {
 	cells  *cells
 	tree   *tree
 
-	wanted    atomic.Bool   // the tree is kept; stored by who makes it right
-	switching sync.Mutex    // held by SetWanted
-	gate      sync.Mutex    // guards what follows
-	reading   bool          // a goroutine empties the ring and will serve
-	request   chan struct{} // closed when the tree that somebody waits for is right; nil if nobody waits
+	pins    *pins     // nil if nothing is pinned
+	adopted bool      // the kernel's part is that of a sensor before
+	older   []*kernel // generations that this one replaces, oldest first; of the goroutine that empties the rings
+
+	wanted    atomic.Bool // the tree is kept; stored by who makes it right
+	left      atomic.Bool // Leave was called
+	restored  atomic.Pointer[Restored]
+	switching sync.Mutex // held by SetWanted
+	parking   sync.Once
+	parked    chan struct{} // closed when Run reads no more
+
+	gate       sync.Mutex // guards what follows
+	running    bool       // Run was called
+	over       bool       // nobody will serve any more
+	reading    bool       // a goroutine empties the ring and will serve
+	request    *request   // nil if nobody waits
+	stocked    bool       // it was seen what is to be inherited
+	inheriting bool       // something is
+	declined   bool       // SetWanted(false) came before Run
 
 	mu sync.Mutex // guards the changing of tree, and what follows
 	// Of the goroutine that holds mu.
@@ -57,7 +78,10 @@ type Sensor struct {
 	seen    map[uint32]polled // without BPF
 
 	emitted counters
-	unread  bool        // the tree is incomplete; of the goroutine that empties the ring, as are the next two
+	base    baseline
+	overlap *overlap    // of the ring that is being emptied; of the goroutine that does, as are the next four
+	failed  error       // replaced programs could not be replaced
+	unread  bool        // the tree is incomplete
 	lost    uint64      // the kernel's losses when the tree was last read anew
 	lostAt  time.Time   // when that was, zero when it was long ago
 	missed  atomic.Bool // somebody needed a process that the tree did not have yet
@@ -66,6 +90,9 @@ type Sensor struct {
 // counters are what user mode counts.
 type counters struct {
 	execs, forks, exits, duplicates, outside, malformed, unknownKinds, unknownProcesses, rescans atomic.Uint64
+
+	// Records of programs that were replaced.
+	oldExecs, oldForks, oldExits, overlap atomic.Uint64
 }
 
 func (c *counters) add(k event.Kind) {
@@ -81,6 +108,9 @@ func (c *counters) add(k event.Kind) {
 
 // New attaches to the kernel and, if Wanted, reads the processes that are there; nothing that happens after its return is
 // missed then, and Run emits it. Where the kernel refuses, New succeeds all the same, says so in the health registry and reads /proc.
+//
+// With Pins it adopts what a sensor before it left, or prepares to replace it, and reads no record of it: the sensor before
+// may go on meanwhile, in this process or in another. Only one reads at a time.
 func New(cfg Config) (*Sensor, error) {
 	if cfg.Emit == nil || cfg.Log == nil || cfg.Health == nil {
 		return nil, errors.New("process sensor needs Emit, Log and Health")
@@ -94,7 +124,8 @@ func New(cfg Config) (*Sensor, error) {
 	if cfg.PollInterval == 0 {
 		cfg.PollInterval = defaultPollInterval
 	}
-	s := &Sensor{cfg: cfg, tree: newTree(), seen: make(map[uint32]polled)}
+	s := &Sensor{cfg: cfg, tree: newTree(), seen: make(map[uint32]polled), parked: make(chan struct{})}
+	s.restored.Store(new(Restored))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -104,7 +135,7 @@ func New(cfg Config) (*Sensor, error) {
 func (s *Sensor) open() error {
 	refused := errors.New("switched off by configuration")
 	if !s.cfg.WithoutBPF {
-		s.kernel, refused = loadPrograms(s.cfg.RingBytes)
+		refused = s.load()
 	}
 	fd := -1
 	if s.kernel != nil {
@@ -119,7 +150,7 @@ func (s *Sensor) open() error {
 	} else {
 		s.whole()
 	}
-	if s.cfg.Wanted {
+	if s.cfg.Wanted && s.pins == nil {
 		s.activate()
 	}
 	return nil
@@ -137,16 +168,25 @@ func (s *Sensor) degrade(refused error) {
 	})
 }
 
-// Close detaches from the kernel. No method may be called during or after it.
+// Close detaches from the kernel and removes what is pinned, unless another sensor uses it or Leave was called. No method
+// may be called during or after it.
 func (s *Sensor) Close() error {
 	var errs []error
-	if s.kernel != nil {
-		errs = append(errs, s.kernel.close())
+	if s.pins != nil && !s.left.Load() {
+		errs = append(errs, s.unpin())
+	}
+	for _, k := range append(s.older, s.kernel) {
+		if k != nil {
+			errs = append(errs, k.letGo())
+		}
+	}
+	if s.pins != nil {
+		s.pins.close()
 	}
 	if s.cells != nil {
 		errs = append(errs, s.cells.close())
 	}
-	s.kernel, s.cells = nil, nil
+	s.kernel, s.older, s.pins, s.cells = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -178,7 +218,7 @@ func (s *Sensor) Load(pid uint32) (*event.Process, error) {
 		if s.kernel == nil || wait > loadWait || !s.wanted.Load() {
 			break
 		}
-		_ = s.kernel.ring.Flush() // the reader may be waiting for more; it fails only when the sensor is being closed
+		_ = s.kernel.ring.flush() // the reader may be waiting for more; it fails only when the sensor is being closed
 		time.Sleep(wait)          //nolint:forbidigo // the kernel is waited for, for milliseconds
 	}
 	p, err := readProcess(pid)

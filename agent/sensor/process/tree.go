@@ -90,7 +90,8 @@ func (t *tree) living() []*node {
 	return out
 }
 
-// put adds a process or replaces what is known of it. Another process with its pid has ended, said or not.
+// put adds a process or replaces what is known of it. Another process with its pid has ended, said or not; if that one
+// started later, this one has.
 func (t *tree) put(p *event.Process, cell uint16, now uint64) *node {
 	s := t.shard(p.Key.PID)
 	s.mu.Lock()
@@ -102,6 +103,11 @@ func (t *tree) put(p *event.Process, cell uint16, now uint64) *node {
 	}
 	n.proc.Store(p)
 	n.cell.Store(uint32(cell))
+	if old != nil && old != n && old.proc.Load().Key.Start > p.Key.Start {
+		s.mu.Unlock()
+		t.end(n, now)
+		return n
+	}
 	s.byPID[p.Key.PID] = n
 	s.mu.Unlock()
 	if old != nil && old != n {
@@ -153,6 +159,18 @@ func (t *tree) forget(now uint64) {
 		t.exited[0] = exitedNode{} // the array behind the slice must not hold it
 		t.exited = t.exited[1:]
 	}
+}
+
+// clear forgets all.
+func (t *tree) clear() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		clear(s.byPID)
+		clear(s.byKey)
+		s.mu.Unlock()
+	}
+	t.exited = nil
 }
 
 // closePIDs makes newest forget the processes that have ended: nobody saw whom their pids were given to since.

@@ -44,34 +44,43 @@ func startPaused(t testing.TB, cfg process.Config) *watch {
 func attach(t testing.TB, cfg process.Config) *watch {
 	t.Helper()
 	w := &watch{health: health.NewRegistry(), wake: make(chan struct{}, 1)}
+	w.open(t, cfg)
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	if entries := w.health.List(); !cfg.WithoutBPF && (len(entries) == 0 || entries[0].Component != process.Component || entries[0].Status != health.OK) {
+		t.Fatalf("the sensor is not whole here: %+v", entries)
+	}
+	return w
+}
+
+// open makes the sensor; the caller closes it.
+func (w *watch) open(t testing.TB, cfg process.Config) {
+	t.Helper()
 	cfg.Health, cfg.Log, cfg.Emit = w.health, slog.New(slog.DiscardHandler), w.emit
 	s, err := process.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Sensor = s
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	if entries := w.health.List(); !cfg.WithoutBPF && (len(entries) != 1 || entries[0].Status != health.OK) {
-		t.Fatalf("the sensor is not whole here: %+v", entries)
-	}
-	return w
 }
 
 // run runs the sensor until the test ends.
-func (w *watch) run(t testing.TB) {
+func (w *watch) run(t testing.TB) { t.Cleanup(w.runUntil(t)) }
+
+// runUntil runs the sensor until the returned function is called.
+func (w *watch) runUntil(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-	})
+	}
 }
 
 // wait looks at a condition until it holds.

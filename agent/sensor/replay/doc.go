@@ -1,6 +1,6 @@
-// Package replay plays recorded events as if they happened now, and records them: one JSON object a line. It is a sensor
-// without a kernel, for tests, rehearsals and bug reports. It is not the flight recorder's storage, and it plays events only:
-// a recorded question has nobody waiting for it.
+// Package replay plays events as if they happened now: a sensor without a kernel, for tests and rehearsals. It has no format of
+// its own: what is played is what agent/recorder kept (recorder.Events is a Source), or what a test makes. It plays events
+// only: a recorded question has nobody waiting for it.
 //
-// Invariant: what Writer wrote, Reader gives back equal, byte for byte in every path and argument, valid UTF-8 or not.
+// Invariant: what is emitted is what the Source gave, in its order and never before its time.
 package replay

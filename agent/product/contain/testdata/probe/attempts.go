@@ -145,6 +145,21 @@ var attempts = map[string]func([]string) (string, error){
 	"receive":    receive,
 	"child":      child,
 
+	// speak prints what it is told, on both outputs, and says so.
+	"speak": func([]string) (string, error) {
+		var buf [4096]byte
+		for {
+			n, err := unix.Read(3, buf[:])
+			if n <= 0 {
+				return "", err
+			}
+			fmt.Printf("told %s\n", buf[:n])
+			fmt.Fprintf(os.Stderr, "also %s\n", buf[:n])
+			if _, err := unix.Write(3, []byte("said")); err != nil {
+				return "", err
+			}
+		}
+	},
 	"connect_on_command": func(a []string) (string, error) {
 		for {
 			if n, err := unix.Read(3, buf[:]); n <= 0 {
