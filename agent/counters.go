@@ -32,11 +32,9 @@ func processCounters(c process.Counters) map[string]uint64 {
 
 // quantiles returns the median and the 99th percentile of the answers of all products, in nanoseconds.
 func quantiles(products []verdict.ProductStats) (p50, p99 uint64) {
-	var all verdict.ProductStats
+	var all verdict.Latencies
 	for _, p := range products {
-		for i, n := range p.Latency {
-			all.Latency[i] += n
-		}
+		all.Add(p.Took)
 	}
 	return uint64(all.Quantile(0.5)), uint64(all.Quantile(0.99))
 }

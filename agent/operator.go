@@ -112,7 +112,10 @@ func (o *operator) Restart(ctx context.Context, name string) (*controlv1.Product
 
 // Remove forgets a product; its state is kept for a later installation.
 func (o *operator) Remove(ctx context.Context, name string) error {
-	return fault(o.products.Remove(ctx, name, false))
+	if err := o.products.Remove(ctx, name, false); err != nil {
+		return fault(err)
+	}
+	return fault(o.brake.Forget(name))
 }
 
 // Grant adds to what a product may.
@@ -182,8 +185,9 @@ func (o *operator) message(v product.View, a account) *controlv1.Product {
 		Restarts: v.Status.Restarts, Pid: uint32(v.Status.PID), Uid: v.UID, Grants: items, Means: grant.Describe(items),
 		Settings: map[string]string{}, Counters: productCounters(v, a), Folder: v.Folder,
 	}
+	m.AuthorityReason, m.AuthoritySince = authorityReason(v, a, m.GetAuthority())
 	if v.Status.State == product.Running {
-		m.Started = boottime.Now() - uint64(max(time.Since(v.Status.Since), 0))
+		m.Started = bootTime(v.Status.Since)
 	}
 	if v.Manifest != nil {
 		m.Description = v.Manifest.Description
@@ -202,24 +206,45 @@ func authority(v product.View, a account) string {
 	switch {
 	case v.Status.State != product.Running || a.member == nil || !a.ready:
 		return "off"
-	case a.member.Shadow:
-		return "shadow"
-	case a.answers != nil && a.answers.Degraded:
-		return "degraded"
+	case a.member.Authority == "live" && a.answers != nil && a.answers.Degraded:
+		return "degraded" // the hub is about to hear of it
 	}
-	return "live"
+	return a.member.Authority
+}
+
+// authorityReason says why a product's answers count as much as they do, with what it lacks, and since when.
+func authorityReason(v product.View, a account, word string) (reason string, since uint64) {
+	if word == "off" {
+		if v.Status.State == product.Running {
+			return "it has not said yet what it wants", bootTime(v.Status.Since)
+		}
+		return v.Status.Reason, bootTime(v.Status.Since)
+	}
+	reason = a.member.Reason
+	if reason == "" {
+		reason = v.Status.Strain
+	}
+	return reason, a.member.Since
+}
+
+// bootTime turns a time of this uptime into nanoseconds since boot.
+func bootTime(t time.Time) uint64 {
+	now, ago := boottime.Now(), max(time.Since(t), 0)
+	return now - min(now, uint64(ago))
 }
 
 func productCounters(v product.View, a account) *controlv1.ProductCounters {
 	c := &controlv1.ProductCounters{Memory: uint64(max(v.Status.Memory, 0)), Cpu: uint64(max(v.Status.CPU, 0))}
 	if m := a.member; m != nil {
-		c.Events, c.Lost, c.Findings, c.Faults = m.Sent, m.Dropped, m.Findings, m.Faults
+		c.Events, c.Lost, c.Findings, c.Faults, c.Queued = m.Sent, m.Dropped, m.Findings, m.Faults, uint64(m.Queued)
 	}
 	if p := a.answers; p != nil {
 		c.Questions = p.Live + p.Shadow
 		c.Answers, c.Denies, c.Overridden = p.Answered, p.Denied, p.Overridden
+		c.Braked, c.Critical = p.Braked, p.Critical
 		c.Misses, c.Late = p.Missed+p.Unsent+p.Gone, p.Late
-		c.LatencyP50, c.LatencyP99 = uint64(p.Quantile(0.5)), uint64(p.Quantile(0.99))
+		c.LatencyBuckets = p.Took.Below[:]
+		c.LatencyP50, c.LatencyP99 = uint64(p.Took.Quantile(0.5)), uint64(p.Took.Quantile(0.99))
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"bailey/agent/config"
@@ -24,24 +25,43 @@ var _ product.Host = host{}
 
 // Connect takes over sock, the agent's end of the product's socket, and speaks first.
 func (h host) Connect(inst product.Instance, sock int) (product.Session, error) {
-	s := &session{agent: h.a, inst: inst, done: make(chan struct{})}
-	conn, err := link.New(sock, link.Options{Stream: inst.Transport == "stream", OnFault: s.fault})
+	s, err := h.take(inst, sock)
+	if err != nil {
+		return nil, err
+	}
+	// The welcome is the first frame: nothing else may be sent before it, so nobody may know of the product yet.
+	if err := s.conn.SendWelcome(h.a.welcome(inst)); err != nil {
+		return nil, errors.Join(fmt.Errorf("welcome the product: %w", err), s.conn.Close())
+	}
+	if err := s.attach(); err != nil {
+		return nil, err
+	}
+	go s.run()
+	return s, nil
+}
+
+func (h host) take(inst product.Instance, sock int) (*session, error) {
+	s := &session{agent: h.a, inst: inst, done: make(chan struct{}), resumable: make(chan struct{}), rules: make(chan ruleRequest, rulesWaiting)}
+	conn, err := link.New(sock, link.Options{Stream: inst.Transport == "stream", OnFault: s.fault, OnUnsupported: s.unsupported})
 	if err != nil {
 		return nil, fmt.Errorf("take the product's socket: %w", err)
 	}
 	s.conn = conn
-	// The welcome is the first frame: nothing else may be sent before it, so nobody may know of the product yet.
-	if err := conn.SendWelcome(h.a.welcome(inst)); err != nil {
-		return nil, errors.Join(fmt.Errorf("welcome the product: %w", err), conn.Close())
-	}
-	h.a.ready.begin(inst.Name)
-	if s.client, err = h.a.hub.Attach(member(inst, h.a.scope()), conn); err != nil {
-		h.a.ready.end(inst.Name)
-		return nil, errors.Join(fmt.Errorf("attach the product: %w", err), conn.Close())
-	}
-	h.a.daemons.set(inst.Name, inst.Grants.Daemons)
-	go s.run()
 	return s, nil
+}
+
+// attach makes the product known to the hub.
+func (s *session) attach() (err error) {
+	a := s.agent
+	a.brake.Joined(s.inst.Name, s.inst.Release, s.inst.Grants.Rates.PackageFiles, s.inst.Grants.Rates.Files)
+	a.grantRules(s.inst)
+	a.ready.begin(s.inst.Name)
+	if s.client, err = a.hub.Attach(member(s.inst, a.scope()), s.conn); err != nil {
+		a.ready.end(s.inst.Name)
+		return errors.Join(fmt.Errorf("attach the product: %w", err), s.conn.Close())
+	}
+	a.daemons.set(s.inst.Name, s.inst.Grants.Daemons)
+	return nil
 }
 
 // member is a product as the hub knows it: its grant, and of its open scope what the operator's configuration admits.
@@ -50,6 +70,7 @@ func member(inst product.Instance, scope []string) hub.Member {
 	return hub.Member{
 		Name: inst.Name, Release: inst.Release, Shadow: !g.Live, See: g.See, Decide: g.Decide,
 		Deny: g.Deny, DenyCritical: g.DenyCritical, MissDenies: g.OnMissDeny, OpenScope: intersect(g.OpenScope, scope),
+		EventsMade: inst.EventsMade, QuestionsMade: inst.QuestionsMade,
 	}
 }
 
@@ -66,7 +87,7 @@ func (a *Agent) welcome(inst product.Instance) *productv1.Welcome {
 		Authority: authority, BootId: a.bootID,
 		Grants: &productv1.Grants{
 			See: kindWords(g.See), Decide: kindWords(g.Decide), OpenScope: intersect(g.OpenScope, a.scope()),
-			Deny: g.Deny, DenyCritical: g.DenyCritical,
+			Deny: g.Deny, DenyCritical: g.DenyCritical, Rules: g.Rules,
 		},
 		Deadlines: map[string]uint64{
 			event.Exec.String(): budget(q.ExecDeadline.Duration), event.Open.String(): budget(q.OpenDeadline.Duration),
@@ -91,6 +112,14 @@ type session struct {
 	client *hub.Client
 	done   chan struct{}
 	err    error // valid once done is closed
+
+	resumable chan struct{} // closed when the product has said that it can go on with another agent
+	said      bool          // resumable is closed; the reader's own
+	inherited bool          // it spoke with another agent before
+	resuming  uint64        // the id of the Resume that it has not replied to yet, or 0; the reader's own
+	refusal   error         // why it does not; the reader's own
+
+	rules chan ruleRequest // what it wants of its rules
 }
 
 var (
@@ -101,12 +130,23 @@ var (
 // run reads what the product says until it is gone, and then takes it out of the electorate.
 func (s *session) run() {
 	defer close(s.done)
+	over := make(chan struct{})
+	go s.serveRules(over) // not waited for: what a rule names may be on a filesystem that never answers
+	var saying sync.WaitGroup
+	if id := s.resuming; id != 0 {
+		saying.Go(func() { s.sayResume(id, over) })
+	}
 	s.err = s.conn.Run(s)
+	close(over)
+	saying.Wait()
 	s.agent.ready.end(s.inst.Name)
 	s.agent.hub.Detach(s.client)
 	s.agent.daemons.set(s.inst.Name, nil)
 	if err := s.conn.Close(); s.err == nil {
 		s.err = err
+	}
+	if s.err == nil && s.resuming != 0 {
+		s.err = s.refusal
 	}
 }
 
@@ -142,17 +182,28 @@ func (s *session) fault(err error) {
 
 // Answer passes the product's word on.
 func (s *session) Answer(id uint64, deny, cacheFile bool) error {
+	if s.inherited && s.agent.engine.Earlier(id) {
+		return nil // it crossed the end of the agent that asked
+	}
 	return s.client.Answer(id, deny, cacheFile)
 }
 
 // Extend passes the product's wish on.
-func (s *session) Extend(id, deadline uint64) error { return s.client.Extend(id, deadline) }
+func (s *session) Extend(id, deadline uint64) error {
+	if s.inherited && s.agent.engine.Earlier(id) {
+		return nil
+	}
+	return s.client.Extend(id, deadline)
+}
 
 // Ack passes the product's progress on.
 func (s *session) Ack(seq uint64) { s.client.Ack(seq) }
 
 // Subscribe replaces the subscription and tells the product what came of it.
 func (s *session) Subscribe(m *productv1.Subscribe) error {
+	if resumed, err := s.resumed(m); !resumed || err != nil {
+		return err
+	}
 	events, unknown := link.KindsFromProto(m.GetEvents())
 	questions, more := link.KindsFromProto(m.GetQuestions())
 	accepted, asked, refused := s.client.Subscribe(hub.Subscription{
@@ -176,6 +227,10 @@ func (s *session) Subscribe(m *productv1.Subscribe) error {
 	_ = s.conn.SendSubscribed(&productv1.Subscribed{
 		Events: link.KindsToProto(accepted), Questions: link.KindsToProto(asked), Refused: refused,
 	})
+	if m.GetResume() && !s.said {
+		s.said = true
+		close(s.resumable)
+	}
 	return nil
 }
 

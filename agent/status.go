@@ -57,8 +57,19 @@ func (s *status) Status(ctx context.Context) (*controlv1.StatusResponse, error) 
 		Version: s.build.Version, BootId: s.bootID, Pid: uint32(os.Getpid()), Started: s.started, Uptime: boottime.Now() - s.started,
 		StateDir: s.cfg.Agent.State, RunDir: s.cfg.Agent.Run, Kernel: kernelRelease(), Watch: s.cfg.Watch.Paths,
 		Questions: s.questions(), Cache: (*cache)(s).show(), Products: products, Sensors: s.sensors(),
-		Health: healthEntries(s.health.List()),
+		Health: healthEntries(s.health.List()), Keeper: s.kept(), Journal: s.journalMessage(), Guard: guardMessage(s.door.State()),
 	}, nil
+}
+
+func (s *status) journalMessage() *controlv1.Journal {
+	j := s.journal.Stats()
+	m := &controlv1.Journal{
+		Dir: journalDir(s.cfg), Seq: j.Head.Seq, Lines: j.Lines, Lost: j.Lost, SummedUp: j.SummedUp, Failing: j.Failing,
+	}
+	if j.Head.Seq > 0 {
+		m.Head, m.Time = j.Head.Hash.String(), j.Head.Time.UnixNano()
+	}
+	return m
 }
 
 func kernelRelease() string {
@@ -101,6 +112,9 @@ func (s *status) sensors() []*controlv1.Sensor {
 	out = append(out, &controlv1.Sensor{Name: "events", Counters: map[string]uint64{"published": h.Events, "taps": uint64(h.Taps)}})
 	if s.dropped != nil {
 		out = append(out, &controlv1.Sensor{Name: "log", Counters: map[string]uint64{"dropped": s.dropped()}})
+	}
+	if s.recorder != nil {
+		out = append(out, &controlv1.Sensor{Name: "recorder", Counters: recorderCounters(s.recorder.Stats())})
 	}
 	c := s.critical.Stats()
 	return append(out, &controlv1.Sensor{Name: "critical", Counters: map[string]uint64{

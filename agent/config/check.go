@@ -2,9 +2,14 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"bailey/agent/event"
+	"bailey/agent/unlock/operatorkey"
+	"bailey/internal/bytesize"
 )
 
 // The words that an open_scope may contain besides absolute paths.
@@ -43,10 +48,19 @@ func ExpandScope(scope []string) []string {
 
 // Bounds of what an operator may set.
 const (
-	minDeadline = 5 * time.Millisecond
-	maxDeadline = time.Minute
-	maxInFlight = 1 << 16
-	maxUIDs     = 1 << 10 // users that products may need, one each
+	minDeadline  = 5 * time.Millisecond
+	maxDeadline  = time.Minute
+	maxInFlight  = 1 << 16
+	maxCrashLoop = 1 << 20
+	maxUIDs      = 1 << 10 // users that products may need, one each
+	minWindow    = time.Second
+	maxWindow    = time.Hour
+	maxDenies    = 10_000 // so many files are remembered of each product
+	minLease     = time.Second
+	maxLease     = 30 * 24 * time.Hour
+	maxRules     = 1024
+	minRecorder  = bytesize.Size(1 << 20)
+	maxRecorder  = bytesize.Size(64 << 30)
 )
 
 // check returns what is wrong with c, in the order of the file.
@@ -57,13 +71,100 @@ func (c *Config) check() []Problem {
 	}
 	c.checkAgent(add)
 	c.checkQuestions(add)
+	c.checkKeeper(add)
 	checkPaths(add, "watch.paths", c.Watch.Paths)
 	checkPaths(add, "never_ask.extra", c.NeverAsk.Extra)
 	checkPaths(add, "critical.extra", c.Critical.Extra)
 	if c.Products.UIDBase < 1000 || uint64(c.Products.UIDBase)+maxUIDs >= 1<<31 {
 		add("products.uid_base", "%d is out of range: use 1000 to %d, away from the system's and the users' ids", c.Products.UIDBase, 1<<31-maxUIDs-1)
 	}
+	c.checkBrake(add)
+	c.checkMetrics(add)
+	c.checkRecorder(add)
+	c.checkRules(add)
+	if e := c.Guard.Enabled; e != GuardOff && e != GuardOn && e != GuardAuto {
+		add("guard.enabled", "%q is unknown: use auto, on or off", e)
+	}
+	c.checkOperator(add)
 	return out
+}
+
+func (c *Config) checkOperator(add func(key, format string, args ...any)) {
+	for _, k := range c.Operator.Keys {
+		if _, err := operatorkey.ParsePublic(k); err != nil {
+			add("operator.keys", "%s", err)
+		}
+	}
+	if c.Operator.KeyDir != "" {
+		checkPaths(add, "operator.key_dir", []string{c.Operator.KeyDir})
+	}
+}
+
+func (c *Config) checkRules(add func(key, format string, args ...any)) {
+	switch l := c.Rules.MaxLease; {
+	case l.bad != "":
+		add("rules.max_lease", "%q is not a duration: write a number with its unit, e.g. \"24h\"", l.bad)
+	case l.Duration < minLease || l.Duration > maxLease:
+		add("rules.max_lease", "%s is out of range: use %s to %s", l, minLease, maxLease)
+	}
+	if n := c.Rules.PerProduct; n < 1 || n > maxRules {
+		add("rules.per_product", "%d is out of range: use 1 to %d", n, maxRules)
+	}
+}
+
+func (c *Config) checkBrake(add func(key, format string, args ...any)) {
+	b := &c.Brake
+	switch w := b.Window; {
+	case w.bad != "":
+		add("brake.window", "%q is not a duration: write a number with its unit, e.g. \"1m\"", w.bad)
+	case w.Duration < minWindow || w.Duration > maxWindow:
+		add("brake.window", "%s is out of range: use %s to %s", w, minWindow, maxWindow)
+	}
+	for _, n := range []struct {
+		key        string
+		value, max int
+	}{
+		{"brake.package_files", b.PackageFiles, maxDenies},
+		{"brake.files", b.Files, maxDenies},
+		{"brake.critical", b.Critical, maxDenies},
+		{"brake.exec_percent", b.ExecPercent, 100},
+	} {
+		if n.value < 1 || n.value > n.max {
+			add(n.key, "%d is out of range: use 1 to %d", n.value, n.max)
+		}
+	}
+}
+
+func (c *Config) checkRecorder(add func(key, format string, args ...any)) {
+	switch s := c.Recorder.Size; {
+	case s.bad != "":
+		add("recorder.size", "%q is not a size: write a whole number with KiB, MiB or GiB, e.g. \"64MiB\"", s.bad)
+	case s.Size < minRecorder || s.Size > maxRecorder:
+		add("recorder.size", "%s is out of range: use %s to %s", s, minRecorder, maxRecorder)
+	}
+	for _, w := range c.Recorder.Kinds {
+		if _, err := event.ParseKind(w); err != nil {
+			add("recorder.kinds", "%s", err)
+		}
+	}
+}
+
+// checkMetrics refuses an address that others than this machine could reach: metrics name products and say when they are
+// weak, and nobody who reads them is asked who he is.
+func (c *Config) checkMetrics(add func(key, format string, args ...any)) {
+	listen := c.Metrics.Listen
+	if listen == "" {
+		return
+	}
+	at, err := netip.ParseAddrPort(listen)
+	switch {
+	case err != nil:
+		add("metrics.listen", "%q is not an address with a port: write e.g. \"127.0.0.1:9464\" or \"[::1]:9464\"", listen)
+	case !at.Addr().IsLoopback():
+		add("metrics.listen", "%q can be reached from outside this machine: use a loopback address, e.g. \"127.0.0.1:%d\", and let a scraper on this machine carry the metrics further", listen, at.Port())
+	case at.Port() == 0:
+		add("metrics.listen", "%q has no port that a scraper could know: write e.g. \"127.0.0.1:9464\"", listen)
+	}
 }
 
 func (c *Config) checkAgent(add func(key, format string, args ...any)) {
@@ -74,6 +175,29 @@ func (c *Config) checkAgent(add func(key, format string, args ...any)) {
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Agent.LogLevel) {
 		add("agent.log_level", "%q is unknown: use debug, info, warn or error", c.Agent.LogLevel)
+	}
+}
+
+func (c *Config) checkKeeper(add func(key, format string, args ...any)) {
+	k := &c.Keeper
+	if k.Default != "allow" && k.Default != "deny" {
+		add("keeper.default", "%q is unknown: use allow or deny", k.Default)
+	}
+	checkDuration(add, "keeper.kill_after", k.KillAfter)
+	checkDuration(add, "keeper.backoff_max", k.BackoffMax)
+	if k.CrashLoop < 2 || k.CrashLoop > maxCrashLoop {
+		add("keeper.crash_loop", "%d is out of range: use 2 to %d", k.CrashLoop, maxCrashLoop)
+	}
+}
+
+// checkDuration adds what is wrong with a duration and reports whether it is one.
+func checkDuration(add func(key, format string, args ...any), key string, d Duration) {
+	if d.bad != "" {
+		add(key, "%q is not a duration: write a number with its unit, e.g. \"500ms\" or \"2s\"", d.bad)
+		return
+	}
+	if d.Duration < minDeadline || d.Duration > maxDeadline {
+		add(key, "%s is out of range: use %s to %s", d, minDeadline, maxDeadline)
 	}
 }
 
@@ -88,13 +212,7 @@ func (c *Config) checkQuestions(add func(key, format string, args ...any)) {
 		{"questions.critical_deadline", q.CriticalDeadline},
 		{"questions.extend_cap", q.ExtendCap},
 	} {
-		if d.value.bad != "" {
-			add(d.key, "%q is not a duration: write a number with its unit, e.g. \"500ms\" or \"2s\"", d.value.bad)
-			continue
-		}
-		if d.value.Duration < minDeadline || d.value.Duration > maxDeadline {
-			add(d.key, "%s is out of range: use %s to %s", d.value, minDeadline, maxDeadline)
-		}
+		checkDuration(add, d.key, d.value)
 	}
 	if longest := max(q.ExecDeadline.Duration, q.OpenDeadline.Duration, q.CriticalDeadline.Duration); q.ExtendCap.Duration < longest {
 		add("questions.extend_cap", "%s is shorter than a deadline (%s): raise it to at least that", q.ExtendCap, longest)

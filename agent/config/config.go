@@ -13,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"bailey/agent/event"
+	"bailey/internal/bytesize"
 )
 
 // DefaultPath is where the file is looked for when the operator names none; there it may be missing.
@@ -27,6 +30,13 @@ type Config struct {
 	Critical  Critical  `toml:"critical"`
 	Cache     Cache     `toml:"cache"`
 	Products  Products  `toml:"products"`
+	Keeper    Keeper    `toml:"keeper"`
+	Brake     Brake     `toml:"brake"`
+	Metrics   Metrics   `toml:"metrics"`
+	Recorder  Recorder  `toml:"recorder"`
+	Guard     Guard     `toml:"guard"`
+	Operator  Operator  `toml:"operator"`
+	Rules     Rules     `toml:"rules"`
 }
 
 // Agent is where the agent keeps its things.
@@ -74,6 +84,74 @@ type Products struct {
 	UIDBase uint32 `toml:"uid_base" comment:"products run as uid_base, uid_base+1, …; the range must belong to nobody else"`
 }
 
+// Keeper is what the agent's parent does when the agent cannot answer.
+type Keeper struct {
+	Default    string   `toml:"default" comment:"allow or deny: its answer to every question that the agent cannot answer"`
+	KillAfter  Duration `toml:"kill_after" comment:"how long an agent that lives and does not answer is waited for before it is ended and started again"`
+	CrashLoop  int      `toml:"crash_loop" comment:"ends of the agent within a minute after which it is not started again"`
+	BackoffMax Duration `toml:"backoff_max" comment:"the longest pause before the agent is started again"`
+}
+
+// Brake is how much a live product may deny until its right to deny is taken from it.
+type Brake struct {
+	Window       Duration `toml:"window" comment:"how far back denies count"`
+	PackageFiles int      `toml:"package_files" comment:"different files of packages that a product may deny within the window; per product: the grant deny_package_files:N"`
+	Files        int      `toml:"files" comment:"different files in all that a product may deny within the window; per product: the grant deny_files:N"`
+	Critical     int      `toml:"critical" comment:"denies of files of the critical set, none of which counts, that brake a product"`
+	ExecPercent  int      `toml:"exec_percent" comment:"of all execs within the window, at least 20 of at least 5 programs of root, that a product may deny"`
+}
+
+// Metrics says where Prometheus may read what the agent counts, besides the control socket.
+type Metrics struct {
+	Listen string `toml:"listen" comment:"a port on loopback to serve GET /metrics on, e.g. \"127.0.0.1:9464\", readable for every user of this machine; empty: on the control socket alone"`
+}
+
+// Recorder is the flight recorder: the last events and answered questions, on disk below Agent.State.
+type Recorder struct {
+	Enabled bool     `toml:"enabled" comment:"keep recent events and answered questions on disk, for bailey history"`
+	Size    Size     `toml:"size" comment:"the most that it takes on disk; the oldest part is removed for the newest"`
+	Kinds   []string `toml:"kinds" comment:"what it keeps, of what products or readers of events asked for; verdicts, findings, products and health are always there to keep"`
+}
+
+// Guard is the protection of the platform against everybody else on the machine, root included.
+type Guard struct {
+	Enabled      string `toml:"enabled" comment:"off; on: an agent that cannot have it does not start; auto: it goes on without, and says so"`
+	AllowTracing bool   `toml:"allow_tracing" comment:"others may load BPF programs that can signal any process or judge like the guard: tracers and other security products need it, and so does a way around the guard"`
+	AllowKexec   bool   `toml:"allow_kexec" comment:"others may load another kernel to boot into"`
+}
+
+// Rules bounds the standing denies that products with a grant for it have in the kernel.
+type Rules struct {
+	Enabled    bool     `toml:"enabled" comment:"whether products can install any"`
+	MaxLease   Duration `toml:"max_lease" comment:"the longest that a rule holds without being installed again"`
+	PerProduct int      `toml:"per_product" comment:"how many rules one product can have"`
+}
+
+// The words of Guard.Enabled.
+const (
+	GuardOff  = "off"
+	GuardOn   = "on"
+	GuardAuto = "auto"
+)
+
+// Operator says whose tokens unlock the guard. Who is not in it any more, unlocks nothing any more.
+type Operator struct {
+	Keys   []string `toml:"keys" comment:"public keys of operators, as bailey operator keygen prints them: tokens that they signed unlock the guard"`
+	KeyDir string   `toml:"key_dir" comment:"a directory whose *.pub files hold more of them, one a line; read for each token; empty: none"`
+	Seal   bool     `toml:"seal" comment:"while the guard is active, root changes products, their grants and settings only with a token of the scope state"`
+}
+
+// KindSet returns the kinds of a checked Recorder.
+func (r *Recorder) KindSet() event.KindSet {
+	var set event.KindSet
+	for _, w := range r.Kinds {
+		if k, err := event.ParseKind(w); err == nil { // checked
+			set |= event.KindsOf(k)
+		}
+	}
+	return set
+}
+
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
@@ -92,6 +170,18 @@ func Default() *Config {
 		Cache:    Cache{Enabled: true},
 		// Above every range that distributions, systemd, useradd and container managers hand out, below 2³¹.
 		Products: Products{UIDBase: 1_900_000_000},
+		Keeper: Keeper{
+			Default: "allow", KillAfter: Duration{Duration: 2 * time.Second}, CrashLoop: 5,
+			BackoffMax: Duration{Duration: 5 * time.Second},
+		},
+		Brake: Brake{Window: Duration{Duration: time.Minute}, PackageFiles: 5, Files: 20, Critical: 3, ExecPercent: 5},
+		Recorder: Recorder{
+			Enabled: true, Size: Size{Size: 64 << 20},
+			Kinds: []string{"exec", "fork", "exit", "verdict", "finding", "product", "health", "tamper"},
+		},
+		Guard:    Guard{Enabled: GuardOff},
+		Operator: Operator{Keys: []string{}, KeyDir: "/etc/bailey/operators"},
+		Rules:    Rules{Enabled: true, MaxLease: Duration{Duration: 24 * time.Hour}, PerProduct: 256},
 	}
 }
 
@@ -172,6 +262,26 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // MarshalText writes the duration as UnmarshalText reads it.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Size is a number of bytes written as text, e.g. "64MiB".
+type Size struct {
+	bytesize.Size
+	bad string // text that is no size; check reports it, because only there its line is known
+}
+
+// UnmarshalText reads a size with its unit.
+func (s *Size) UnmarshalText(text []byte) error {
+	v, err := bytesize.Parse(string(text))
+	if err != nil {
+		s.bad = string(text)
+		return nil
+	}
+	*s = Size{Size: v}
+	return nil
+}
+
+// MarshalText writes the size as UnmarshalText reads it.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Problem is one thing wrong in a file.
 type Problem struct {

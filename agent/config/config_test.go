@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-var durations = cmp.AllowUnexported(config.Duration{})
+var durations = cmp.AllowUnexported(config.Duration{}, config.Size{})
 
 // TestGood parses every good file and compares the whole effective configuration with its golden file.
 func TestGood(t *testing.T) {

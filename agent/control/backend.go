@@ -19,6 +19,8 @@ type Agent interface {
 	Tap(kinds event.KindSet) (Tap, error)
 	// Ancestors returns the known ancestors of a process, its parent first.
 	Ancestors(key event.ProcessKey) []*event.Process
+	// Upgrade has the program at path started as the next agent, and returns when this one begins to hand over.
+	Upgrade(ctx context.Context, path string) error
 }
 
 // Tap is a bounded queue of events for one reader; its methods are called by one goroutine.
@@ -46,6 +48,28 @@ type Products interface {
 	Set(ctx context.Context, name string, settings map[string]string) (*controlv1.Product, error)
 	// Logs calls write with the product's kept output and, if follow, with what it writes until ctx is done or write fails.
 	Logs(ctx context.Context, name string, follow bool, write func([]byte) error) error
+}
+
+// Rules are products' standing denies in the kernel.
+type Rules interface {
+	// List returns them by product and id.
+	List(ctx context.Context) ([]*controlv1.Rule, error)
+}
+
+// Brake is what keeps products from denying too much.
+type Brake interface {
+	// List returns the braked products.
+	List(ctx context.Context) ([]*controlv1.BrakedProduct, error)
+	// Release gives a product's denies their weight back, or returns a Fault of class Refused when it is not braked.
+	Release(ctx context.Context, name string) error
+}
+
+// Door is what operators' tokens open in the guard.
+type Door interface {
+	// Unlock allows what the token says, or returns an error with a hint that says why not.
+	Unlock(ctx context.Context, token string) (*controlv1.Guard, error)
+	// Lock allows nothing any more.
+	Lock(ctx context.Context) (*controlv1.Guard, error)
 }
 
 // Cache is the verdict cache.

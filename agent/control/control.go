@@ -31,9 +31,19 @@ type Config struct {
 	Agent    Agent
 	Products Products
 	Cache    Cache
+	Brake    Brake
+	Door     Door
+	Rules    Rules
 	// AppendEvent appends the payload (bailey.product.v1.Event) of an event to dst, as products get it.
-	AppendEvent    func(dst []byte, e *event.Event) []byte
-	Log            *slog.Logger
+	AppendEvent func(dst []byte, e *event.Event) []byte
+	Log         *slog.Logger
+	// Audit, if set, is told of every request that may change something before it is carried out, and what it returns of the
+	// outcome before the reply is sent. The request waits for both.
+	Audit func(Action) (done func(error))
+	// Permit, if set, returns why a method that may change something is not allowed now. Audit is told of those too.
+	Permit func(method string) error
+	// Metrics, if set, serves GET /metrics.
+	Metrics        http.Handler
 	MaxStreams     int // live taps and logs at once, default 32
 	MaxConnections int // default 128
 }
@@ -131,7 +141,19 @@ const maxRequest = 1 << 20
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
+	audit := func(Action) func(error) { return func(error) {} }
+	if s.cfg.Audit != nil {
+		audit = s.cfg.Audit
+	}
+	permit := func(string) error { return nil }
+	if s.cfg.Permit != nil {
+		permit = s.cfg.Permit
+	}
+	if s.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", s.cfg.Metrics)
+	}
 	mux.Handle(controlv1connect.NewControlServiceHandler(&service{cfg: &s.cfg, slots: s.slots},
+		connect.WithInterceptors(&auditor{audit, permit}),
 		connect.WithCodec(jsonCodec{}),
 		connect.WithReadMaxBytes(maxRequest),
 		// Nobody gains by compression on a unix socket, and the live view pays for it with each event.

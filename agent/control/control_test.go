@@ -127,6 +127,31 @@ func TestCurl(t *testing.T) {
 	}
 }
 
+// TestMetricsThroughSocket: a scraper's plain GET, and nothing where nobody measures.
+func TestMetricsThroughSocket(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		adjust func(*control.Config)
+		status int
+	}{
+		{"served", nil, http.StatusOK},
+		{"none", func(cfg *control.Config) { cfg.Metrics = nil }, http.StatusNotFound},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := run(t, c.adjust)
+			r, err := a.http.Get("http://bailey/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			if r.StatusCode != c.status {
+				t.Errorf("status %d, want %d", r.StatusCode, c.status)
+			}
+		})
+	}
+}
+
 func TestBadInputIsNamed(t *testing.T) {
 	t.Parallel()
 	a := run(t, nil)

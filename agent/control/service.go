@@ -133,6 +133,45 @@ func (s *service) CacheClear(ctx context.Context, _ *connect.Request[controlv1.C
 	return respond(&controlv1.CacheClearResponse{Entries: n}, err)
 }
 
+func (s *service) BrakeList(ctx context.Context, _ *connect.Request[controlv1.BrakeListRequest]) (*connect.Response[controlv1.BrakeListResponse], error) {
+	list, err := s.cfg.Brake.List(ctx)
+	return respond(&controlv1.BrakeListResponse{Braked: list}, err)
+}
+
+func (s *service) RuleList(ctx context.Context, _ *connect.Request[controlv1.RuleListRequest]) (*connect.Response[controlv1.RuleListResponse], error) {
+	list, err := s.cfg.Rules.List(ctx)
+	return respond(&controlv1.RuleListResponse{Rules: list}, err)
+}
+
+func (s *service) BrakeRelease(ctx context.Context, r *connect.Request[controlv1.BrakeReleaseRequest]) (*connect.Response[controlv1.BrakeReleaseResponse], error) {
+	p, err := named(ctx, r.Msg.GetName(), func(ctx context.Context, name string) (*controlv1.Product, error) {
+		if _, err := s.cfg.Products.Show(ctx, name); err != nil { // says so when there is no such product
+			return nil, err
+		}
+		if err := s.cfg.Brake.Release(ctx, name); err != nil {
+			return nil, err
+		}
+		return s.cfg.Products.Show(ctx, name)
+	})
+	return respond(&controlv1.BrakeReleaseResponse{Product: p}, err)
+}
+
+// maxToken bounds what is taken for a token: a whole one is far shorter.
+const maxToken = 4096
+
+func (s *service) Unlock(ctx context.Context, r *connect.Request[controlv1.UnlockRequest]) (*connect.Response[controlv1.UnlockResponse], error) {
+	if n := len(r.Msg.GetToken()); n > maxToken {
+		return nil, toConnect(&Fault{Class: Invalid, Message: fmt.Sprintf("this is no token: it has %d bytes", n), Hint: "pass the one line that `bailey operator sign` printed"})
+	}
+	g, err := s.cfg.Door.Unlock(ctx, r.Msg.GetToken())
+	return respond(&controlv1.UnlockResponse{Guard: g}, err)
+}
+
+func (s *service) Lock(ctx context.Context, _ *connect.Request[controlv1.LockRequest]) (*connect.Response[controlv1.LockResponse], error) {
+	g, err := s.cfg.Door.Lock(ctx)
+	return respond(&controlv1.LockResponse{Guard: g}, err)
+}
+
 // checkName refuses what cannot be a product's name, before it becomes part of any path.
 func checkName(name string) error {
 	if ok, err := regexp.MatchString(`^[a-z][a-z0-9-]{0,31}$`, name); err != nil || !ok {
@@ -143,7 +182,15 @@ func checkName(name string) error {
 
 func checkPath(path string) error {
 	if !filepath.IsAbs(path) {
-		return &Fault{Class: Invalid, Message: fmt.Sprintf("%q is not an absolute path", path), Hint: "name the product's folder on the agent's host from the root"}
+		return &Fault{Class: Invalid, Message: fmt.Sprintf("%q is not an absolute path", path), Hint: "name it on the agent's host from the root"}
 	}
 	return nil
+}
+
+// AgentUpgrade has the agent replaced.
+func (s *service) AgentUpgrade(ctx context.Context, r *connect.Request[controlv1.AgentUpgradeRequest]) (*connect.Response[controlv1.AgentUpgradeResponse], error) {
+	if err := checkPath(r.Msg.GetPath()); err != nil {
+		return nil, toConnect(err)
+	}
+	return respond(&controlv1.AgentUpgradeResponse{}, s.cfg.Agent.Upgrade(ctx, r.Msg.GetPath()))
 }

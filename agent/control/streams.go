@@ -73,7 +73,7 @@ func (s *service) forward(ctx context.Context, tap Tap, r *controlv1.EventsReque
 			return err
 		}
 		lost += l
-		if !concerns(e, r.GetProducts()) {
+		if !concerns(e, r.GetProducts()) || r.GetDenied() && !denies(e) {
 			continue
 		}
 		resp := &controlv1.EventsResponse{Lost: lost}
@@ -120,6 +120,14 @@ func concerns(e *event.Event, products []string) bool {
 		return slices.ContainsFunc(e.Verdict.Answers, func(a event.Answer) bool { return slices.Contains(products, a.Product) })
 	}
 	return true
+}
+
+// denies reports whether e is no verdict, or one that somebody denied.
+func denies(e *event.Event) bool {
+	if e.Verdict == nil || !e.Verdict.Decision.Allow {
+		return true
+	}
+	return slices.ContainsFunc(e.Verdict.Answers, func(a event.Answer) bool { return a.Outcome == event.Overridden && !a.Shadow })
 }
 
 func parseKinds(words []string) (event.KindSet, error) {

@@ -15,6 +15,7 @@ type Event struct {
 	Finding *FindingDetail
 	Product *ProductDetail
 	Health  *HealthDetail
+	Tamper  *TamperDetail
 }
 
 // ExecDetail belongs to Exec. Event.Process is the process after the exec.
@@ -128,7 +129,7 @@ type ProductDetail struct {
 	Product   string
 	Release   string
 	State     string // starting, running, stopping, stopped, backoff, failed
-	Authority string // live, shadow, degraded, off
+	Authority string // live, shadow, degraded, braked, off
 	Reason    string
 	Restarts  uint32
 }
@@ -139,4 +140,15 @@ type HealthDetail struct {
 	Status    string // ok, degraded, failed
 	Summary   string
 	Remedy    string
+}
+
+// TamperDetail is something that was tried against the platform (Kind Tamper); Event.Process tried it.
+type TamperDetail struct {
+	Hook       string // what saw it
+	Refused    bool   // it has not happened
+	Undone     bool   // it has, and the agent undid it
+	Target     ProcessKey
+	Name       string // of the file that it was done to, without directories
+	Detail     uint64 // a signal, a request, a mode: by the hook
+	Suppressed uint64 // attempts like this one, by the same process, since the last event
 }

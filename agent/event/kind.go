@@ -25,17 +25,18 @@ const (
 	Finding Kind = 33 // what a product detected
 	Product Kind = 34 // a product changed its state
 	Health  Kind = 35 // a part of the agent degraded or recovered
+	Tamper  Kind = 36 // somebody tried something against the platform
 )
 
 var kindNames = map[Kind]string{
 	Exec: "exec", Fork: "fork", Exit: "exit", Open: "open", Create: "create", CloseWrite: "close_write",
 	Rename: "rename", Unlink: "unlink", Attrib: "attrib",
-	Verdict: "verdict", Finding: "finding", Product: "product", Health: "health",
+	Verdict: "verdict", Finding: "finding", Product: "product", Health: "health", Tamper: "tamper",
 }
 
 // Kinds lists every kind in numeric order.
 func Kinds() []Kind {
-	return []Kind{Exec, Fork, Exit, Open, Create, CloseWrite, Rename, Unlink, Attrib, Verdict, Finding, Product, Health}
+	return []Kind{Exec, Fork, Exit, Open, Create, CloseWrite, Rename, Unlink, Attrib, Verdict, Finding, Product, Health, Tamper}
 }
 
 // String returns the kind's word, as used in manifests, on the command line and in JSON.

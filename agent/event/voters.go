@@ -29,6 +29,7 @@ type Voters struct {
 	MayDeny         ProductSet // hold the deny grant
 	MayDenyCritical ProductSet // hold it for the critical set as well
 	MissDenies      ProductSet // on_miss = deny
+	Braked          ProductSet // hold the deny grant, but the brake took the right from them; disjoint from MayDeny
 	Names           [MaxProducts]string
 
 	// Owner is the maker's own: it finds the very products of this snapshot again, also after their numbers were reused.

@@ -19,6 +19,10 @@ func (e *Engine) Answer(product int, id uint64, deny, cacheFile bool) error {
 		return e.lateLocked(s, id, product)
 	}
 	now := e.now(s)
+	var said event.Denial
+	if deny && s.ballot.live&p != 0 {
+		said = e.admitLocked(s, product, now)
+	}
 	s.ballot.answer(p, deny, cacheFile)
 	latency := now - s.sent
 	s.latency[product] = latency
@@ -26,11 +30,50 @@ func (e *Engine) Answer(product int, id uint64, deny, cacheFile bool) error {
 	e.decideLocked(s, now)
 
 	e.stats.products[product].answer(deny, overridden, latency)
+	e.denied(product, said)
 	if live {
 		e.noteAsker(p, cacheFile)
 		e.answeredBy(product)
 	}
 	return nil
+}
+
+// admitLocked describes a live product's deny that is about to be taken, and takes its weight from it if that is too much;
+// the zero value where the product holds no right to deny that could be taken from it. Caller holds s.mu.
+func (e *Engine) admitLocked(s *slot, product int, now uint64) event.Denial {
+	p := event.ProductBit(product)
+	d := event.Denial{
+		Product: s.voters.Names[product], QuestionID: s.id, Asked: s.kind, Time: now, File: s.file, Process: s.process,
+	}
+	switch {
+	case s.ballot.mayDeny&p != 0:
+		d.Fate = event.DenyStood
+		if !e.cfg.Admit(&d) {
+			d.Fate = event.DenyBraked
+			s.ballot.brake(p)
+		}
+	case s.ballot.braked&p != 0:
+		d.Fate = event.DenyBraked
+	case s.critical && s.voters.MayDeny&p != 0:
+		d.Fate = event.DenyCritical
+	default:
+		return event.Denial{}
+	}
+	return d
+}
+
+// denied counts a deny by its fate and tells who watches denies. The kernel has its answer already.
+func (e *Engine) denied(product int, d event.Denial) {
+	switch d.Fate {
+	case event.DenyBraked:
+		e.stats.products[product].braked.Add(1)
+	case event.DenyCritical:
+		e.stats.products[product].critical.Add(1)
+	case event.DenyStood:
+	default:
+		return
+	}
+	e.cfg.OnDeny(d)
 }
 
 // noteAsker remembers whether a product's answers depend on who asks.
@@ -62,7 +105,7 @@ func (e *Engine) lateLocked(s *slot, id uint64, product int) error {
 		}
 		b.late |= p
 		return nil
-	case id > s.id || id>>e.table.shift == 0:
+	case id > s.id || e.Earlier(id):
 		return ErrNotAsked
 	}
 	// The question is over and forgotten, but how many such answers the product still owes is known.
@@ -93,7 +136,7 @@ func (e *Engine) Extend(product int, id, deadline uint64) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.id != id || s.state != slotAsked:
-		if id > s.id || id>>e.table.shift == 0 {
+		if id > s.id || e.Earlier(id) {
 			return ErrNotAsked
 		}
 		return nil
@@ -136,6 +179,23 @@ func (e *Engine) Gone(product int) {
 		e.stats.products[product].gone.Add(1)
 	}
 	e.forgetStanding(product)
+}
+
+// Brake takes the right to deny from a product in all questions that are in flight; for later ones the electorate says so.
+func (e *Engine) Brake(product int) {
+	if product < 0 || product >= event.MaxProducts {
+		return
+	}
+	p := event.ProductBit(product)
+	used := e.table.used()
+	for i := range used {
+		s := &used[i]
+		s.mu.Lock()
+		if s.state != slotFree && !s.ballot.decided {
+			s.ballot.brake(p)
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Joined says that a product got this number: its record starts clean. Its totals go on if it had the number before.

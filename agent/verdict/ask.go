@@ -69,13 +69,14 @@ func (e *Engine) degradedSet() event.ProductSet { return event.ProductSet(e.degr
 
 // fromCache answers q from the cache if it can.
 func (e *Engine) fromCache(q *event.Question, k key, epoch uint64, b *ballot, now uint64) bool {
-	allow, whole, ok := e.cache.get(k, epoch, b.live, b.mayDeny)
+	found, ok := e.cache.get(k, epoch, b.live, b.mayDeny)
 	if !ok {
 		return false
 	}
-	d := event.Decision{Allow: allow, Reason: event.ByCache, CacheFile: allow && whole}
+	d := event.Decision{Allow: found.allow, Reason: event.ByCache, CacheFile: found.allow && found.whole}
 	e.giveMarked(q, d, epoch)
-	if !allow {
+	if !found.allow {
+		e.stats.repeat(q.Kind, found.by&b.mayDeny)
 		e.recordBare(q, d, now)
 	}
 	q.Release()

@@ -11,6 +11,7 @@ type ballot struct {
 	shadow     event.ProductSet // asked, recorded, never counted
 	mayDeny    event.ProductSet // live products whose deny decides this very question
 	missDenies event.ProductSet // live products whose silence denies it
+	braked     event.ProductSet // live products that the brake keeps from denying
 
 	pending    event.ProductSet
 	answered   event.ProductSet
@@ -34,6 +35,7 @@ func newBallot(v *event.Voters, within, degraded event.ProductSet) ballot {
 	b.pending = b.live | b.shadow
 	b.mayDeny = v.MayDeny & b.live
 	b.missDenies = v.MissDenies & b.mayDeny
+	b.braked = v.Braked & b.live
 	return b
 }
 
@@ -43,10 +45,18 @@ func (b *ballot) restrictCritical(v *event.Voters) {
 	b.missDenies &= b.mayDeny
 }
 
+// brake takes the right to deny from p in a vote that was opened before p was braked.
+func (b *ballot) brake(p event.ProductSet) {
+	p &= b.mayDeny
+	b.mayDeny &^= p
+	b.missDenies &^= p
+	b.braked |= p
+}
+
 // onlyShadow asks everyone without waiting for anyone: the kernel has its verdict already.
 func (b *ballot) onlyShadow() {
 	b.shadow |= b.live
-	b.live, b.mayDeny, b.missDenies = 0, 0, 0
+	b.live, b.mayDeny, b.missDenies, b.braked = 0, 0, 0, 0
 	b.decided = true
 }
 

@@ -99,7 +99,7 @@ func (c *cache) lock(h uint64) (*cacheSet, *sync.Mutex) {
 }
 
 // get looks a verdict up that holds for a question which asks the live products, of which mayDeny may deny.
-func (c *cache) get(k key, epoch uint64, live, mayDeny event.ProductSet) (allow, whole, ok bool) {
+func (c *cache) get(k key, epoch uint64, live, mayDeny event.ProductSet) (found entry, ok bool) {
 	set, m := c.lock(c.hash(k.dev, k.ino))
 	defer m.Unlock()
 	for i := range set.entries {
@@ -112,10 +112,10 @@ func (c *cache) get(k key, epoch uint64, live, mayDeny event.ProductSet) (allow,
 		}
 		e.used = true
 		c.hits.Add(1)
-		return e.allow, e.whole, true
+		return *e, true
 	}
 	c.misses.Add(1)
-	return false, false, false
+	return entry{}, false
 }
 
 // put stores a verdict, in the place of an equal, an outdated or the least used one.

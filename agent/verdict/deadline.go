@@ -125,6 +125,9 @@ func (e *Engine) armLocked(s *slot) {
 	e.queue.set(s.index, at)
 }
 
+// beatEvery is how often Run looks at the deadlines at least while there are some.
+const beatEvery = 20 * time.Millisecond
+
 // Run ends budgets and probations until ctx is done; then it answers everything in flight "allow, shutdown", and so does
 // Ask from there on.
 func (e *Engine) Run(ctx context.Context) error {
@@ -136,8 +139,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		next := e.expireAll()
+		next, asking := e.expireAll()
+		e.cfg.Beats.Add(1)
 		wait := time.Hour
+		if asking {
+			wait = beatEvery
+		}
 		if now := e.cfg.Now(); next > now {
 			wait = min(wait, time.Duration(next-now))
 		} else if next != 0 {
@@ -159,17 +166,20 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// expireAll handles all that is due and returns when to come back, 0 for never.
-func (e *Engine) expireAll() uint64 {
+// expireAll handles all that is due and returns when to come back, 0 for never, and whether budgets are among what is to
+// come.
+func (e *Engine) expireAll() (next uint64, asking bool) {
 	for {
 		now := e.cfg.Now()
-		i, next := e.queue.pop(now)
+		var i int32
+		i, next = e.queue.pop(now)
 		if i == noSlot {
+			asking = next != 0
 			review := e.endProbations(now)
 			if review != 0 && (next == 0 || review < next) {
 				next = review
 			}
-			return next
+			return next, asking
 		}
 		e.expire(&e.table.slots[i], now)
 	}

@@ -44,7 +44,7 @@ func (e *Engine) concludeLocked(s *slot, d event.Decision, fileOnly bool, withdr
 	e.table.mu.Lock()
 	waiters := e.table.unlink(s)
 	e.table.mu.Unlock()
-	e.serve(waiters, d, fileOnly, now)
+	e.serve(waiters, d, entry.by, fileOnly, now)
 	e.leave(s)
 }
 
@@ -59,7 +59,7 @@ func (e *Engine) dropIfStale(s *slot, k key) {
 }
 
 // serve answers the questions that waited for a decided one, or asks each on its own.
-func (e *Engine) serve(w int32, d event.Decision, shared bool, now uint64) {
+func (e *Engine) serve(w int32, d event.Decision, by event.ProductSet, shared bool, now uint64) {
 	for w != noSlot {
 		s := &e.table.slots[w]
 		w, s.waitNext = s.waitNext, noSlot
@@ -73,6 +73,7 @@ func (e *Engine) serve(w int32, d event.Decision, shared bool, now uint64) {
 		given := event.Decision{Allow: d.Allow, Reason: event.ByShare}
 		e.give(q, given)
 		if !d.Allow {
+			e.stats.repeat(q.Kind, by)
 			e.recordBare(q, given, now)
 		}
 		q.Release()
@@ -121,10 +122,11 @@ func (s *slot) mayEnd() bool {
 // finish records the question's outcome and frees the slot.
 func (e *Engine) finish(s *slot) {
 	s.mu.Lock()
-	if e.cfg.Wanted() {
+	wanted, notable := e.cfg.Wanted(), e.notable(s.decision) || s.ballot.overridden != 0 && e.cfg.Notable != nil
+	if wanted || notable {
 		ev := e.outcomeLocked(s)
 		s.mu.Unlock()
-		e.cfg.Outcome(ev)
+		e.tellOutcome(ev, wanted, notable)
 		s.mu.Lock()
 	}
 	e.stats.owed(s.ballot.missed&^s.ballot.late, s.ballot.unneeded&^s.ballot.late)

@@ -35,6 +35,9 @@ type Config struct {
 	MaxInFlight      int                          // default 4096; beyond it on_miss counts for all at once
 	CacheSize        int                          // verdicts in the agent's own cache; default 65,536
 	NoCache          bool                         // ask every time: no cache, no ignore marks, no sharing
+	// Generation tells this engine's questions from those of earlier agents, whose answers may still come: ids start above
+	// Generation questions a slot. It must grow faster than questions can be asked; 0 where no product outlives an agent.
+	Generation uint64
 
 	// Critical reports whether a file is in the critical set; called on the reader's thread. Default: none is.
 	Critical func(*event.File) bool
@@ -44,9 +47,23 @@ type Config struct {
 	// not block. Wanted, if set, is asked first whether anybody consumes them.
 	Outcome func(*event.Event)
 	Wanted  func() bool
+	// Notable, if set, gets the same event of each question that was denied and of each that a live product denied in vain,
+	// wanted or not, after Outcome. Must not block.
+	Notable func(*event.Event)
 	// OnAuthority hears that a live product became degraded, or returned. Called from one goroutine of Run, in order.
 	OnAuthority func(product int, degraded bool, reason string)
-	Health      *health.Registry // optional: a failing FlushKernel is entered as verdict.cache
+	// Admit decides whether a deny that would stand may: false when the product denies too much. Called with a question's lock
+	// held, so it must only look at memory. Default: all may.
+	Admit func(*event.Denial) bool
+	// OnDeny hears each deny of a live product that holds the deny grant, after the kernel has its answer, on the goroutine that
+	// answered. It must not wait for anybody. Denies that are given again from the cache are counted instead: see Repeated.
+	OnDeny func(event.Denial)
+	Health *health.Registry // optional: a failing FlushKernel is entered as verdict.cache
+
+	// Beats and Open are how others see from outside whether questions are answered: while Open is not 0, Run moves Beats on
+	// at least every 20 ms. Both are optional.
+	Beats *atomic.Uint64
+	Open  *atomic.Int64
 }
 
 // Defaults of Config.
@@ -112,10 +129,22 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Wanted == nil {
 		cfg.Wanted = func() bool { return true }
 	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(*event.Denial) bool { return true }
+	}
+	if cfg.OnDeny == nil {
+		cfg.OnDeny = func(event.Denial) {}
+	}
 	if cfg.OnAuthority == nil {
 		cfg.OnAuthority = func(int, bool, string) {}
 	}
-	e := &Engine{cfg: cfg, start: time.Now(), table: newTable(cfg.MaxInFlight), cache: newCache(cfg.CacheSize)}
+	if cfg.Beats == nil {
+		cfg.Beats = new(atomic.Uint64)
+	}
+	if cfg.Open == nil {
+		cfg.Open = new(atomic.Int64)
+	}
+	e := &Engine{cfg: cfg, start: time.Now(), table: newTable(cfg.MaxInFlight, cfg.Generation, cfg.Open), cache: newCache(cfg.CacheSize)}
 	for i := range e.deadline {
 		e.deadline[i] = uint64(DefaultDeadline)
 	}
@@ -131,6 +160,9 @@ func New(cfg Config) (*Engine, error) {
 	e.changes.wake = make(chan struct{}, 1)
 	return e, nil
 }
+
+// Earlier reports whether id is of a question that an earlier agent asked, or nobody.
+func (e *Engine) Earlier(id uint64) bool { return id < e.table.first }
 
 // clock is the engine's own, monotonic one: the latencies of answers are measured by it.
 func (e *Engine) clock() time.Duration { return time.Since(e.start) }

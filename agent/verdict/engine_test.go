@@ -333,3 +333,28 @@ func TestShutdownAnswersEverything(t *testing.T) {
 		b.balance(t)
 	})
 }
+
+// A later engine's ids are above all that an earlier one used, and it says which ids are not its own.
+func TestGenerationsShareNoID(t *testing.T) {
+	var last uint64
+	for _, generation := range []uint64{0, 1000, 1 << 40} {
+		run(t, live(0), func(c *Config) { c.Generation, c.MaxInFlight = generation, 3 }, func(t *testing.T, b *bench) {
+			if last != 0 && !b.Earlier(last) {
+				t.Errorf("id %d is not known as an earlier engine's", last)
+			}
+			for i := range uint64(20) {
+				q := b.k.question(i + 1)
+				b.Ask(q)
+				if q.ID <= last || b.Earlier(q.ID) {
+					t.Fatalf("question has the id %d, the last one had %d", q.ID, last)
+				}
+				if err := b.Answer(0, last, false, false); last != 0 && i == 0 && !errors.Is(err, ErrNotAsked) {
+					t.Errorf("answer to the earlier engine's question: %v", err)
+				}
+				b.must(t, 0, q, false, false)
+				b.want(t, q, event.Decision{Allow: true, Reason: event.ByProducts})
+				last = max(last, q.ID)
+			}
+		})
+	}
+}

@@ -24,10 +24,23 @@ func (e *Engine) outcomeLocked(s *slot) *event.Event {
 
 // recordBare makes the event of a deny for which no product was asked. Caller still holds q.
 func (e *Engine) recordBare(q *event.Question, d event.Decision, now uint64) {
-	if !e.cfg.Wanted() {
+	wanted, notable := e.cfg.Wanted(), e.notable(d)
+	if !wanted && !notable {
 		return
 	}
-	e.cfg.Outcome(&event.Event{Kind: event.Verdict, Time: now, Process: q.Process, Verdict: &event.VerdictDetail{
+	e.tellOutcome(&event.Event{Kind: event.Verdict, Time: now, Process: q.Process, Verdict: &event.VerdictDetail{
 		QuestionID: q.ID, Asked: q.Kind, File: q.File, Decision: d, Latency: now - q.Time,
-	}})
+	}}, wanted, notable)
+}
+
+// notable reports whether somebody wants to know of d whatever else is wanted.
+func (e *Engine) notable(d event.Decision) bool { return !d.Allow && e.cfg.Notable != nil }
+
+func (e *Engine) tellOutcome(ev *event.Event, wanted, notable bool) {
+	if wanted {
+		e.cfg.Outcome(ev)
+	}
+	if notable {
+		e.cfg.Notable(ev)
+	}
 }

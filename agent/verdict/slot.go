@@ -86,24 +86,27 @@ type table struct {
 	free    int32
 	buckets []int32
 	slots   []slot
-	high    int  // slots from here on were never used
-	shift   uint // bits of an id that name the slot
+	high    int    // slots from here on were never used
+	shift   uint   // bits of an id that name the slot
+	first   uint64 // ids below it are not of this engine
 	hand    int
-	inUse   atomic.Int32
+	inUse   *atomic.Int64
 }
 
-func newTable(size int) *table {
-	t := &table{slots: make([]slot, size), free: noSlot}
+func newTable(size int, generation uint64, inUse *atomic.Int64) *table {
+	t := &table{slots: make([]slot, size), free: noSlot, inUse: inUse}
 	for 1<<t.shift < size {
 		t.shift++
 	}
+	base := generation << t.shift
+	t.first = base + 1<<t.shift
 	t.buckets = make([]int32, 2<<t.shift)
 	for i := range t.buckets {
 		t.buckets[i] = noSlot
 	}
 	for i := size - 1; i >= 0; i-- {
 		s := &t.slots[i]
-		s.index, s.id = int32(i), uint64(i)
+		s.index, s.id = int32(i), base+uint64(i)
 		s.waiters, s.waitNext, s.waitsOn = noSlot, noSlot, noSlot
 		s.next, t.free = t.free, int32(i)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"bailey/agent/event"
 )
@@ -14,6 +15,11 @@ const (
 	missesInRow    = 3
 	missesInWindow = 10 // of the last window questions that it was asked
 	window         = 100
+
+	// The same number of misses is too much among far more questions, if it comes within a minute: each is a program that
+	// stood still. (A product that misses every thousandth never misses 10 of a hundred.)
+	sparseOf  = 10_000
+	sparseFor = time.Minute
 )
 
 // standing is a live product's record of misses. A degraded product is asked as a shadow until a whole probation passed
@@ -28,7 +34,13 @@ type standing struct {
 	inRow    int
 	degraded bool
 	until    uint64 // end of the probation
+
+	recent [missesInWindow - 1]miss // the misses before the newest
+	next   int                      // the oldest of them
 }
+
+// miss is when a product missed a question, and how many it had been asked by then.
+type miss struct{ at, asked uint64 }
 
 func (s *standing) record(missed bool) {
 	if s.missed[s.pos] {
@@ -44,8 +56,19 @@ func (s *standing) record(missed bool) {
 	s.inRow = 0
 }
 
+// sparse notes a miss and returns among how many questions and in what time there were missesInWindow of them, if both are
+// too little.
+func (s *standing) sparse(now, asked uint64) (of uint64, within time.Duration, tooMany bool) {
+	first := s.recent[s.next]
+	s.recent[s.next] = miss{now, asked}
+	s.next = (s.next + 1) % len(s.recent)
+	of, within = asked-first.asked+1, time.Duration(now-first.at)
+	return of, within, first.at != 0 && of <= sparseOf && within <= sparseFor
+}
+
 func (s *standing) clear() {
 	s.missed, s.pos, s.misses, s.inRow, s.degraded, s.until = [window]bool{}, 0, 0, 0, false, 0
+	s.recent, s.next = [missesInWindow - 1]miss{}, 0
 	s.blemished.Store(false)
 }
 
@@ -93,12 +116,15 @@ func (e *Engine) missedOnce(product int, now uint64) {
 		return
 	}
 	s.record(true)
+	of, within, sparse := s.sparse(now, e.stats.products[product].live.Load())
 	reason := ""
 	switch {
 	case s.inRow >= missesInRow:
 		reason = fmt.Sprintf("missed %d questions in a row", s.inRow)
 	case s.misses >= missesInWindow:
 		reason = fmt.Sprintf("missed %d of the last %d questions", s.misses, window)
+	case sparse:
+		reason = fmt.Sprintf("missed %d of the last %d questions, within %v", missesInWindow, of, within.Round(time.Second))
 	default:
 		return
 	}

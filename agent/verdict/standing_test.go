@@ -93,3 +93,107 @@ func TestDegradedByTenPercent(t *testing.T) {
 		}
 	})
 }
+
+// C6-06: a product that is quick but for every thousandth question, which it never answers.
+func TestEveryThousandthMiss(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		every uint64
+		pause time.Duration // between questions
+		want  bool
+	}{
+		"on_a_busy_machine":          {1000, time.Millisecond, true},
+		"on_a_quiet_machine":         {1000, 20 * time.Millisecond, false}, // a miss in 20 s
+		"rarer_on_a_busy_machine":    {2000, time.Millisecond, false},
+		"more_often_on_a_quiet_one":  {100, 50 * time.Millisecond, true},
+		"seldom_but_many_a_minute":   {1200, 100 * time.Microsecond, false},
+		"just_often_enough_in_all":   {1000, 100 * time.Microsecond, true},
+		"ten_percent_at_a_slow_pace": {10, time.Second, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, live(0), nil, func(t *testing.T, b *bench) {
+				for i := uint64(1); i <= 12*test.every && !b.Degraded(0); i++ {
+					q := b.k.question(i)
+					start := time.Now()
+					b.Ask(q)
+					if i%test.every == 0 {
+						time.Sleep(401 * time.Millisecond)
+						b.want(t, q, event.Decision{Allow: true, Reason: event.ByDefault})
+						if took := b.k.at[q].Sub(start); took > 401*time.Millisecond {
+							t.Fatalf("a miss took %v", took)
+						}
+						continue
+					}
+					b.must(t, 0, q, false, false)
+					time.Sleep(test.pause)
+				}
+				if b.Degraded(0) != test.want {
+					t.Errorf("degraded: %v after %d misses", b.Degraded(0), b.Stats().Products[0].Missed)
+				}
+			})
+		})
+	}
+}
+
+// A product that accepts everything and never answers costs three programs their time, and then nobody; it stays degraded
+// while it is asked, however long, and is back when it answers.
+func TestNeverAnsweringCostsThreePrograms(t *testing.T) {
+	run(t, live(0), nil, func(t *testing.T, b *bench) {
+		slow := 0
+		for i := range uint64(600) {
+			q := b.k.question(i + 1)
+			start := time.Now()
+			b.Ask(q)
+			time.Sleep(time.Second)
+			b.want(t, q, event.Decision{Allow: true, Reason: event.ByDefault})
+			if b.k.at[q].Sub(start) > time.Millisecond {
+				slow++
+			}
+		}
+		if slow != 3 || !b.Degraded(0) {
+			t.Errorf("%d programs waited, degraded: %v", slow, b.Degraded(0))
+		}
+		for i := range uint64(40) {
+			q := b.k.question(1000 + i)
+			b.Ask(q)
+			b.must(t, 0, q, false, false)
+			time.Sleep(time.Second)
+		}
+		if b.Degraded(0) {
+			t.Error("it answers and is still degraded")
+		}
+		q := b.k.question(5000)
+		b.Ask(q)
+		b.unanswered(t, q) // waited for again
+		b.must(t, 0, q, true, false)
+		b.want(t, q, event.Decision{Reason: event.ByProducts})
+	})
+}
+
+// A stopped product's socket fills up: misses at once, which cost nobody any time.
+func TestFullSocketDegradesAndReturns(t *testing.T) {
+	run(t, live(0), nil, func(t *testing.T, b *bench) {
+		b.p.full = 1
+		for i := range uint64(50) {
+			q := b.k.question(i + 1)
+			b.Ask(q)
+			b.want(t, q, event.Decision{Allow: true, Reason: event.ByDefault})
+			time.Sleep(time.Second)
+		}
+		if !b.Degraded(0) {
+			t.Error("not degraded by a full socket")
+		}
+		b.p.full = 0
+		for i := range uint64(31) {
+			q := b.k.question(100 + i)
+			b.Ask(q)
+			b.must(t, 0, q, false, false)
+			time.Sleep(time.Second)
+		}
+		if b.Degraded(0) {
+			t.Error("its socket has room, it answers, and it is still degraded")
+		}
+	})
+}

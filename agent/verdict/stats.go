@@ -33,10 +33,44 @@ type productCounters struct {
 	live, shadow                                         atomic.Uint64
 	answered, overridden, missed, unsent, gone, unneeded atomic.Uint64
 	denied, late, extended, extendRefused, degradations  atomic.Uint64
+	braked, critical, repeated                           atomic.Uint64
 	owedMissed, owedUnneeded                             atomic.Int64
-	nanoseconds                                          atomic.Uint64
-	latency                                              [latencyBuckets]atomic.Uint64
+	took                                                 [verdicts]latencies
 	_                                                    [64]byte // the next product's counters are another thread's
+}
+
+// What an answer can say.
+const (
+	saidAllow = iota
+	saidDeny
+	saidOverridden // a deny that does not count
+	verdicts
+)
+
+// latencies count answers by how long they took.
+type latencies struct {
+	nanoseconds atomic.Uint64
+	below       [latencyBuckets]atomic.Uint64
+}
+
+func (l *latencies) add(nanoseconds uint64) {
+	l.nanoseconds.Add(nanoseconds)
+	l.below[min(bits.Len64(nanoseconds/1000), latencyBuckets-1)].Add(1)
+}
+
+func (l *latencies) clear() {
+	l.nanoseconds.Store(0)
+	for i := range l.below {
+		l.below[i].Store(0)
+	}
+}
+
+func (l *latencies) load() Latencies {
+	r := Latencies{Sum: time.Duration(l.nanoseconds.Load())}
+	for i := range l.below {
+		r.Below[i] = l.below[i].Load()
+	}
+	return r
 }
 
 func (c *counters) decided(d event.Decision) {
@@ -75,17 +109,40 @@ func (c *counters) owed(missed, unneeded event.ProductSet) {
 	}
 }
 
+// repeat counts a deny that was given without asking those whose deny it was.
+func (c *counters) repeat(k event.Kind, by event.ProductSet) {
+	if k == event.Exec {
+		c.silent(by, func(p *productCounters) { p.repeated.Add(1) })
+	}
+}
+
+// Repeated returns how many execs were denied without asking the product, by a deny of its own that was remembered or
+// shared.
+func (e *Engine) Repeated(name string) uint64 {
+	c := &e.stats
+	c.names.Lock()
+	defer c.names.Unlock()
+	for i, n := range c.names.of {
+		if n == name && name != "" {
+			return c.products[i].repeated.Load()
+		}
+	}
+	return 0
+}
+
 func (p *productCounters) answer(deny, overridden bool, latency uint64) {
+	said := saidAllow
+	if deny {
+		p.denied.Add(1)
+		said = saidDeny
+	}
 	if overridden {
 		p.overridden.Add(1)
+		said = saidOverridden
 	} else {
 		p.answered.Add(1)
 	}
-	if deny {
-		p.denied.Add(1)
-	}
-	p.nanoseconds.Add(latency)
-	p.latency[min(bits.Len64(latency/1000), latencyBuckets-1)].Add(1)
+	p.took[said].add(latency)
 }
 
 func (c *counters) join(product int, name string) {
@@ -100,12 +157,13 @@ func (c *counters) join(product int, name string) {
 	c.names.of[product] = name
 	for _, n := range []*atomic.Uint64{
 		&p.live, &p.shadow, &p.answered, &p.overridden, &p.missed, &p.unsent, &p.gone, &p.unneeded,
-		&p.denied, &p.late, &p.extended, &p.extendRefused, &p.degradations, &p.nanoseconds,
+		&p.denied, &p.late, &p.extended, &p.extendRefused, &p.degradations,
+		&p.braked, &p.critical, &p.repeated,
 	} {
 		n.Store(0)
 	}
-	for i := range p.latency {
-		p.latency[i].Store(0)
+	for i := range p.took {
+		p.took[i].clear()
 	}
 }
 
@@ -131,6 +189,9 @@ type ProductStats struct {
 	Shadow        uint64
 	Answered      uint64
 	Overridden    uint64 // denied what it may not deny
+	Braked        uint64 // of those, because it is braked
+	Critical      uint64 // of those, because the file is in the critical set
+	Repeated      uint64 // execs denied without asking it, by a deny of its own that was remembered or shared
 	Missed        uint64
 	Unsent        uint64
 	Gone          uint64
@@ -141,20 +202,37 @@ type ProductStats struct {
 	ExtendRefused uint64
 	Degradations  uint64
 	Degraded      bool
-	Mean          time.Duration          // of its answers
-	Latency       [latencyBuckets]uint64 // [i] counts answers below 2^i µs
+	Mean          time.Duration // of its answers
+	Took          Latencies     // all of them
+	TookAllow     Latencies     // those that allowed
+	TookDeny      Latencies     // those that denied, and could
+	TookOverride  Latencies     // those that denied, and could not
 }
 
-// Quantile returns an upper bound of the given part of the answers' latencies, e.g. 0.99, and 0 if there are none.
-func (p *ProductStats) Quantile(part float64) time.Duration {
+// Latencies counts answers by how long they took.
+type Latencies struct {
+	Sum   time.Duration
+	Below [latencyBuckets]uint64 // [i] counts answers below 2^i µs
+}
+
+// Add adds the counts of m.
+func (l *Latencies) Add(m Latencies) {
+	l.Sum += m.Sum
+	for i, n := range m.Below {
+		l.Below[i] += n
+	}
+}
+
+// Quantile returns an upper bound of the given part of the latencies, e.g. 0.99, and 0 if there are none.
+func (l *Latencies) Quantile(part float64) time.Duration {
 	var all, sum uint64
-	for _, n := range p.Latency {
+	for _, n := range l.Below {
 		all += n
 	}
 	if all == 0 {
 		return 0
 	}
-	for i, n := range p.Latency {
+	for i, n := range l.Below {
 		if sum += n; float64(sum) >= part*float64(all) {
 			return time.Microsecond << i
 		}
@@ -196,13 +274,15 @@ func (e *Engine) productStats(i int, name string) ProductStats {
 		Number: i, Name: name, Live: p.live.Load(), Shadow: p.shadow.Load(), Answered: p.answered.Load(),
 		Overridden: p.overridden.Load(), Missed: p.missed.Load(), Unsent: p.unsent.Load(), Gone: p.gone.Load(),
 		Unneeded: p.unneeded.Load(), Denied: p.denied.Load(), Late: p.late.Load(), Extended: p.extended.Load(),
+		Braked: p.braked.Load(), Critical: p.critical.Load(), Repeated: p.repeated.Load(),
 		ExtendRefused: p.extendRefused.Load(), Degradations: p.degradations.Load(), Degraded: e.Degraded(i),
+		TookAllow: p.took[saidAllow].load(), TookDeny: p.took[saidDeny].load(), TookOverride: p.took[saidOverridden].load(),
 	}
-	for j := range p.latency {
-		s.Latency[j] = p.latency[j].Load()
+	for _, l := range []Latencies{s.TookAllow, s.TookDeny, s.TookOverride} {
+		s.Took.Add(l)
 	}
 	if n := s.Answered + s.Overridden; n != 0 {
-		s.Mean = time.Duration(p.nanoseconds.Load() / n)
+		s.Mean = s.Took.Sum / time.Duration(n)
 	}
 	return s
 }

@@ -8,7 +8,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
+	"slices"
 	"sync"
 
 	"bailey/agent/control"
@@ -21,11 +23,15 @@ import (
 type Agent struct {
 	Products *Products
 	Cache    *Cache
+	Brake    *Brake
+	Door     *Door
+	Rules    *Rules
 
 	mu        sync.Mutex
 	taps      map[*tap]bool
 	ancestors map[event.ProcessKey][]*event.Process
 	health    []*controlv1.HealthEntry
+	upgraded  []string
 }
 
 var _ control.Agent = (*Agent)(nil)
@@ -35,6 +41,9 @@ func New() *Agent {
 	return &Agent{
 		Products:  &Products{installed: make(map[string]*controlv1.Product)},
 		Cache:     &Cache{},
+		Brake:     &Brake{},
+		Door:      &Door{},
+		Rules:     &Rules{},
 		taps:      make(map[*tap]bool),
 		ancestors: make(map[event.ProcessKey][]*event.Process),
 	}
@@ -42,7 +51,12 @@ func New() *Agent {
 
 // Config returns the server's configuration for this agent; Log must be added.
 func (a *Agent) Config(run string) control.Config {
-	return control.Config{Run: run, Agent: a, Products: a.Products, Cache: a.Cache, AppendEvent: AppendEvent}
+	return control.Config{Run: run, Agent: a, Products: a.Products, Cache: a.Cache, Brake: a.Brake, Door: a.Door, Rules: a.Rules, AppendEvent: AppendEvent, Metrics: http.HandlerFunc(metrics)}
+}
+
+// metrics is the text that a scrape gets.
+func metrics(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, "# TYPE bailey_questions_in_flight gauge\nbailey_questions_in_flight 0\n") // its reader says what it misses
 }
 
 // Status returns a status with every part filled.
@@ -64,6 +78,7 @@ func (a *Agent) Status(ctx context.Context) (*controlv1.StatusResponse, error) {
 		Products: products,
 		Sensors:  []*controlv1.Sensor{{Name: "process", Counters: map[string]uint64{"execs": 12, "forks": 30}}},
 		Health:   a.health,
+		Guard:    a.Door.guard(),
 	}, nil
 }
 
@@ -242,4 +257,19 @@ func process(p *event.Process) *productv1.Process {
 		Comm:   p.Comm, Executable: &productv1.File{Path: p.Executable.Path},
 		Credentials: &productv1.Credentials{Uid: p.Credentials.UID, Euid: p.Credentials.EUID},
 	}
+}
+
+// Upgrade notes the path.
+func (a *Agent) Upgrade(_ context.Context, path string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.upgraded = append(a.upgraded, path)
+	return nil
+}
+
+// Upgraded returns the paths that Upgrade was called with.
+func (a *Agent) Upgraded() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.upgraded)
 }
