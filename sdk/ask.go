@@ -12,7 +12,7 @@ import (
 
 // ask takes a question off the socket and hands it to a worker, or handles it here.
 func (s *Session) ask(f wire.Frame) error {
-	q := &Question{ID: f.ID, Seq: f.Seq, session: s, flags: f.Flags, fd: f.FD}
+	q := &Question{ID: f.ID, Seq: f.Seq, session: s, epoch: s.epoch.Load(), flags: f.Flags, fd: f.FD}
 	q.deadline.Store(f.Deadline)
 	if s.product.Workers < 0 {
 		return s.askInline(q, f.Payload)
@@ -60,10 +60,13 @@ func (s *Session) handle(q *Question) {
 	defer q.closeFile()
 	_ = s.guard(func() error {
 		defer s.forget(q)
-		if q.isWithdrawn() || s.product.OnQuestion == nil {
+		if q.isWithdrawn() || q.stale() || s.product.OnQuestion == nil {
 			return nil
 		}
 		a := s.product.OnQuestion(questionContext{q}, q)
+		if q.stale() {
+			return nil
+		}
 		h := productv1.Header{Kind: productv1.FrameAnswer, Flags: a.flags, ID: q.ID, Seq: q.Seq}
 		if err := s.sock.Send(&h, nil, -1, wire.Block); err != nil {
 			return fmt.Errorf("answer question %d: %w", q.ID, err) // the reader meets the same end of the socket
@@ -76,7 +79,9 @@ func (s *Session) handle(q *Question) {
 func (s *Session) forget(q *Question) {
 	if s.product.Workers > 0 {
 		s.mu.Lock()
-		delete(s.asked, q.ID)
+		if s.asked[q.ID] == q {
+			delete(s.asked, q.ID)
+		}
 		s.mu.Unlock()
 	}
 	q.release()

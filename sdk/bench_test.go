@@ -59,7 +59,7 @@ func BenchmarkDecodeEvents(b *testing.B) {
 	var sum uint64
 	p := Product{OnEvent: func(e *Event) { sum += e.GetProcess().GetExecutable().GetIno() + uint64(len(e.GetExec().GetArgv())) }, Stderr: os.Stderr}
 	s := newSession(p, sock)
-	s.welcome = &productv1.Welcome{EventWindow: ^uint32(0)}
+	s.welcome.Store(&productv1.Welcome{EventWindow: ^uint32(0)})
 	d := deliverer{s: s}
 	frame := frameOf(b, productv1.Header{Kind: productv1.FrameEvent, Seq: 1}, sampleEvent())
 	const batch = 64

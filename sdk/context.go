@@ -19,7 +19,8 @@ func (c questionContext) Deadline() (time.Time, bool) {
 
 func (c questionContext) Done() <-chan struct{} { return c.q.context().Done() }
 
-func (c questionContext) Value(key any) any { return c.q.session.ctx.Value(key) }
+// Value is the real context's: the standard library finds the cause of an end through it.
+func (c questionContext) Value(key any) any { return c.q.context().Value(key) }
 
 func (c questionContext) Err() error {
 	ctx := c.q.context()

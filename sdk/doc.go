@@ -33,6 +33,13 @@
 // recycled, and their strings lie in the buffer that the socket was read into. To keep something use Clone, CloneFile,
 // CloneProcess or strings.Clone.
 //
+// # Another agent
+//
+// When the agent is restarted the next one may go on with the product on the same socket. The session sees to it by itself:
+// handlers of questions that the old agent asked have their contexts ended and their answers dropped, events come on in
+// order, losses are told by OnLost, and OnState is called if the authority is another one. AgentVersion, Budget and Granted
+// are then the new agent's.
+//
 // # Panics
 //
 // A panic in a handler is printed to the standard error with its stack and ends the product: Run reads nothing more, lets

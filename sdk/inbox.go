@@ -91,7 +91,7 @@ type deliverer struct {
 
 func (d *deliverer) batch(frames []byte) error {
 	if d.ackEvery == 0 {
-		d.ackEvery = max(min(int(d.s.welcome.GetEventWindow())/4, 64), 1)
+		d.setWindow()
 	}
 	for len(frames) > 0 {
 		h, payload, rest, err := productv1.Next(frames)
@@ -137,12 +137,24 @@ func (d *deliverer) one(h *productv1.Header, payload []byte) error {
 			d.last = max(d.last, l.To)
 		}
 		d.lost(l)
+	case productv1.FrameResume:
+		d.setWindow()
+		if h.Flags&otherAuthority != 0 && p.OnState != nil {
+			p.OnState(d.s)
+		}
+	case productv1.FrameRuleStatus:
+		return d.rule(payload)
 	case productv1.FrameState:
 		if p.OnState != nil {
 			p.OnState(d.s)
 		}
 	}
 	return nil
+}
+
+// setWindow makes the agent of now hear in time how far the product is.
+func (d *deliverer) setWindow() {
+	d.ackEvery = max(min(int(d.s.welcome.Load().GetEventWindow())/4, 64), 1)
 }
 
 // gap tells the author of events that are missing and were not announced. An agent never does that; a bug may.

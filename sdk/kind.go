@@ -25,6 +25,7 @@ const (
 	FindingKind = productv1.Kind_finding // what a product detected
 	ProductKind = productv1.Kind_product // a product changed its state
 	HealthKind  = productv1.Kind_health  // a part of the agent degraded or recovered
+	TamperKind  = productv1.Kind_tamper  // somebody tried something against the platform
 )
 
 // The messages of the protocol, as the agent sends them.

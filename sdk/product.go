@@ -38,8 +38,10 @@ type Product struct {
 
 	// OnReady is called once, when grants and settings are known and before anything is asked or told. An error ends Run.
 	OnReady func(*Session) error
-	OnState func(*Session)       // the authority changed; ask Session.Authority
-	OnLost  func(*Session, Lost) // frames were not delivered
+	OnState func(*Session) // the authority changed; ask Session.Authority
+	// OnRule is told of a rule that ended and was not removed by the product: expired, disabled, or not granted any more.
+	OnRule func(*Session, *RuleStatus)
+	OnLost func(*Session, Lost) // frames were not delivered
 
 	MuteExecutables []string // exact paths whose events (not questions) are not wanted
 	MutePaths       []string // path prefixes of targets whose events are not wanted

@@ -25,6 +25,7 @@ type Question struct {
 	flags    uint16
 	fd       int
 	deadline atomic.Uint64 // CLOCK_BOOTTIME nanoseconds, 0 for none
+	epoch    uint64        // of the agent that asked
 
 	mu        sync.Mutex
 	withdrawn bool
@@ -33,7 +34,8 @@ type Question struct {
 	timer     *time.Timer
 }
 
-// ErrWithdrawn is the cause of a question's context when the question was decided without this product.
+// ErrWithdrawn is the cause of a question's context when the question was decided without this product, or the agent that
+// asked it is gone.
 var ErrWithdrawn = fmt.Errorf("the question is decided: %w", context.Canceled)
 
 // FD returns a read-only descriptor of the very file, -1 if the agent could not pass one. It may be passed on to another

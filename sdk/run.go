@@ -36,6 +36,7 @@ func (s *Session) run(ctx context.Context) error {
 
 	err = s.guard(func() error { return s.read(reader) })
 	reader.Close()
+	s.rules.end()
 
 	close(s.questions)
 	s.inbox.close()
@@ -116,7 +117,7 @@ func (s *Session) read(r *wire.Reader) error {
 
 // frame handles one frame on the reading thread. The frequent kinds come first.
 func (s *Session) frame(f wire.Frame) error {
-	if s.welcome == nil && f.Kind != productv1.FrameWelcome {
+	if s.welcome.Load() == nil && f.Kind != productv1.FrameWelcome {
 		if f.FD >= 0 && f.Kind == productv1.FrameQuestion {
 			_ = unix.Close(f.FD)
 		}
@@ -124,10 +125,15 @@ func (s *Session) frame(f wire.Frame) error {
 	}
 	switch f.Kind {
 	case productv1.FrameQuestion:
+		s.received.question = max(s.received.question, f.Seq)
 		return s.ask(f)
-	case productv1.FrameEvent, productv1.FrameLost:
+	case productv1.FrameEvent:
+		s.received.event = max(s.received.event, f.Seq)
 		s.inbox.add(f)
 		return nil
+	case productv1.FrameLost:
+		s.inbox.add(f)
+		return s.received.lost(f.Payload)
 	case productv1.FrameWithdrawn:
 		s.mu.Lock()
 		q := s.asked[f.ID]
@@ -153,11 +159,15 @@ func (s *Session) frame(f wire.Frame) error {
 		return nil
 	case productv1.FrameWelcome:
 		return s.greet(f.Payload)
+	case productv1.FrameResume:
+		return s.resume(f)
 	case productv1.FrameStop:
 		s.stop(nil, time.Duration(max(int64(f.Deadline-boottime()), 0)))
 		return nil
+	case productv1.FrameRuleStatus:
+		return s.ruleStatus(f)
 	case productv1.FrameUnsupported:
-		return nil // the agent is older than this package and lives without what was sent
+		return s.agentLacks(f.Payload)
 	}
 	return s.unsupported(f.Kind)
 }
@@ -176,7 +186,7 @@ func (s *Session) greet(payload []byte) error {
 	if err := m.UnmarshalVT(payload); err != nil {
 		return fmt.Errorf("decode welcome: %w", err)
 	}
-	if s.welcome != nil {
+	if s.welcome.Load() != nil {
 		return errors.New("the agent sent a second Welcome")
 	}
 	if m.GetProtocol() != productv1.Protocol {
@@ -185,7 +195,7 @@ func (s *Session) greet(payload []byte) error {
 	if s.product.Name != "" && m.GetProduct() != "" && s.product.Name != m.GetProduct() {
 		return fmt.Errorf("the agent started this program as %q, but it is %q: correct the name in manifest.toml", m.GetProduct(), s.product.Name)
 	}
-	s.welcome = m
+	s.welcome.Store(m)
 	s.setState(&productv1.State{Authority: m.GetAuthority()})
 	if s.product.OnReady != nil {
 		if err := s.product.OnReady(s); err != nil {

@@ -187,15 +187,20 @@ func TestWithdrawnAndDeadlineEndTheContext(t *testing.T) {
 					t.Errorf("ended before: %v", ctx.Err())
 				}
 				started <- struct{}{}
-				<-ctx.Done()
-				ended <- ctx.Err()
+				child, cancel := context.WithCancel(ctx)
+				defer cancel()
+				<-child.Done()
+				if cause := context.Cause(child); !errors.Is(cause, context.Cause(ctx)) {
+					t.Errorf("a child ended because %v, the context because %v", cause, context.Cause(ctx))
+				}
+				ended <- errors.Join(ctx.Err(), context.Cause(ctx))
 				return sdk.Allow
 			},
 		}, sdktest.Options{Stream: stream})
 		p := a.Begin(sdktest.Question{Kind: sdk.Exec, Path: "/bin/true"})
 		<-started
 		p.Withdraw()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
+		if err := <-ended; !errors.Is(err, context.Canceled) || !errors.Is(err, sdk.ErrWithdrawn) {
 			t.Errorf("withdrawn: %v", err)
 		}
 		p = a.Begin(sdktest.Question{Kind: sdk.Exec, Path: "/bin/true", Deadline: 10 * time.Millisecond})
@@ -298,6 +303,52 @@ func TestUnknownFrameIsAnsweredUnsupported(t *testing.T) {
 		}
 		if got := a.Unsupported(); !slices.Equal(got, []uint32{63}) {
 			t.Errorf("unsupported %v", got)
+		}
+	})
+}
+
+func TestRules(t *testing.T) {
+	everyWay(t, func(t *testing.T, o sdktest.Options, workers int) {
+		ready := make(chan *sdk.Session, 1)
+		ended := make(chan string, 1)
+		o.Grants = &sdk.Grants{Rules: []string{sdk.RuleExec}}
+		a := sdktest.NewWith(t, sdk.Product{
+			Workers: workers, OnReady: func(s *sdk.Session) error { ready <- s; return nil },
+			OnRule: func(_ *sdk.Session, st *sdk.RuleStatus) { ended <- st.GetId() + " " + st.GetState() },
+		}, o)
+		session, ctx := <-ready, context.Background()
+		rule := sdk.Rule{ID: "a", Action: sdk.RuleExec, Match: &sdk.RuleMatch{File: "/tmp/x"}, Lease: time.Hour}
+		if until, err := session.InstallRule(ctx, rule); err != nil || until == 0 {
+			t.Errorf("until %d: %v", until, err)
+		}
+		if m := a.Rules()["a"]; m.GetMatch().GetFile() != "/tmp/x" || m.GetLease() != uint64(time.Hour) {
+			t.Errorf("the agent has %v", m)
+		}
+		var refused *sdk.RuleError
+		rule.Action = sdk.RuleConnect
+		if _, err := session.InstallRule(ctx, rule); !errors.As(err, &refused) || refused.Class != "not_granted" {
+			t.Errorf("without a grant: %v", err)
+		}
+		if err := session.RemoveRule(ctx, "b"); !errors.As(err, &refused) || refused.Class != "not_found" {
+			t.Errorf("a rule that there is not: %v", err)
+		}
+		if err := session.RemoveRule(ctx, "a"); err != nil || len(a.Rules()) != 0 {
+			t.Errorf("%v, left %v", err, a.Rules())
+		}
+		a.EndRule("c", "expired")
+		if got := <-ended; got != "c expired" {
+			t.Errorf("told %q", got)
+		}
+		rule.Match.File = strings.Repeat("x", 5000)
+		if _, err := session.InstallRule(ctx, rule); err == nil {
+			t.Error("a rule of 5,000 bytes was sent")
+		}
+		if err := a.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		rule.Match.File = "/tmp/x"
+		if _, err := session.InstallRule(ctx, rule); err == nil {
+			t.Error("a rule was installed after the end")
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	productv1 "bailey/api/product/v1"
@@ -18,7 +19,13 @@ type Session struct {
 	sock    *wire.Socket
 	ctx     context.Context // ends when the product is to stop
 	cancel  context.CancelCauseFunc
-	welcome *productv1.Welcome
+	welcome atomic.Pointer[productv1.Welcome] // of the agent that it speaks with now
+
+	subscribing  sync.Mutex   // subscriptions are sent in the order in which they were made
+	subscription Subscription // the last one sent
+
+	epoch    atomic.Uint64 // counts the agents that it spoke with
+	received received      // what was taken off the socket; the reader's own
 
 	mu        sync.Mutex
 	authority string
@@ -31,6 +38,7 @@ type Session struct {
 	stopping  chan struct{} // closed by the first stop
 	questions chan *Question
 	inbox     inbox
+	rules     ruleCalls
 }
 
 func newSession(p Product, sock *wire.Socket) *Session {
@@ -43,29 +51,29 @@ func newSession(p Product, sock *wire.Socket) *Session {
 }
 
 // Name returns the product's name as installed.
-func (s *Session) Name() string { return s.welcome.GetProduct() }
+func (s *Session) Name() string { return s.welcome.Load().GetProduct() }
 
 // Release returns the product's version as installed.
-func (s *Session) Release() string { return s.welcome.GetRelease() }
+func (s *Session) Release() string { return s.welcome.Load().GetRelease() }
 
 // AgentVersion returns the agent's version.
-func (s *Session) AgentVersion() string { return s.welcome.GetAgentVersion() }
+func (s *Session) AgentVersion() string { return s.welcome.Load().GetAgentVersion() }
 
 // BootID names the machine's uptime: times since boot compare only within one.
-func (s *Session) BootID() string { return s.welcome.GetBootId() }
+func (s *Session) BootID() string { return s.welcome.Load().GetBootId() }
 
 // Granted returns what the operator lets this product see, decide and do. Do not change it.
-func (s *Session) Granted() *Grants { return s.welcome.GetGrants() }
+func (s *Session) Granted() *Grants { return s.welcome.Load().GetGrants() }
 
 // Settings returns the manifest's settings as the operator left them.
-func (s *Session) Settings() map[string]string { return maps.Clone(s.welcome.GetSettings()) }
+func (s *Session) Settings() map[string]string { return maps.Clone(s.welcome.Load().GetSettings()) }
 
 // Budget returns how long the agent waits for an answer to a question of the kind; 0 when it did not say.
 func (s *Session) Budget(k Kind) time.Duration {
-	return time.Duration(s.welcome.GetDeadlines()[k.String()])
+	return time.Duration(s.welcome.Load().GetDeadlines()[k.String()])
 }
 
-// Authority returns live, shadow, degraded or off.
+// Authority returns live, shadow, degraded, braked or off.
 func (s *Session) Authority() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,10 +104,20 @@ type Subscription struct {
 
 // Subscribe replaces the subscription that Product started with. The agent's reply goes to Refused.
 func (s *Session) Subscribe(sub Subscription) error {
-	m := &productv1.Subscribe{
-		Events: sub.Events, Questions: sub.Questions, MuteExecutables: sub.MuteExecutables,
-		MutePaths: sub.MutePaths, MutePathsInvert: sub.MutePathsInvert, Sdk: "bailey-go/1",
+	s.subscribing.Lock()
+	defer s.subscribing.Unlock()
+	s.subscription = sub
+	return s.subscribe(sub.message())
+}
+
+func (s Subscription) message() *productv1.Subscribe {
+	return &productv1.Subscribe{
+		Events: s.Events, Questions: s.Questions, MuteExecutables: s.MuteExecutables,
+		MutePaths: s.MutePaths, MutePathsInvert: s.MutePathsInvert, Sdk: "bailey-go/1", Resume: true,
 	}
+}
+
+func (s *Session) subscribe(m *productv1.Subscribe) error {
 	b, err := m.MarshalVT()
 	if err != nil {
 		return fmt.Errorf("encode subscription: %w", err)

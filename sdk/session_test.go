@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	productv1 "bailey/api/product/v1"
@@ -75,6 +76,11 @@ func FuzzSession(f *testing.F) {
 	f.Add(false, frame(productv1.Header{Kind: productv1.FrameStop, Deadline: ^uint64(0)}, nil), question)
 	f.Add(true, frame(productv1.Header{Kind: productv1.FrameWithdrawn, ID: 1}, nil), welcome(1, ""))
 	f.Add(false, frame(productv1.Header{Kind: 999}, nil), []byte{1, 2, 3})
+	resume := welcome(1, "")
+	resume[4] = byte(productv1.FrameResume)
+	f.Add(false, append(slices.Clone(question), event...), append(slices.Clone(resume), question...))
+	f.Add(true, resume, frame(productv1.Header{Kind: productv1.FrameLost, Seq: 9}, l))
+	f.Add(false, frame(productv1.Header{Kind: productv1.FrameResume, ID: 7}, []byte{0xff}), resume)
 	f.Fuzz(func(t *testing.T, stream bool, first, second []byte) {
 		typ := unix.SOCK_SEQPACKET
 		if stream {

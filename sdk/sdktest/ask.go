@@ -86,12 +86,14 @@ func (a *Agent) Begin(q Question) *Pending {
 		}
 	}
 	p := &Pending{a: a, c: make(chan reply, 1)}
+	var seq uint64
 	a.update(func() {
 		a.nextID++
-		p.ID = a.nextID
+		a.questionSeq++
+		p.ID, seq = a.nextID, a.questionSeq
 		a.waiting[p.ID] = p.c
 	})
-	h := productv1.Header{Kind: productv1.FrameQuestion, ID: p.ID, Seq: p.ID, Deadline: boottime() + uint64(q.Deadline)}
+	h := productv1.Header{Kind: productv1.FrameQuestion, ID: p.ID, Seq: seq, Deadline: boottime() + uint64(q.Deadline)}
 	if q.Shadow {
 		h.Flags |= productv1.FlagShadow
 	}
@@ -102,7 +104,7 @@ func (a *Agent) Begin(q Question) *Pending {
 	return p
 }
 
-// Wait returns the answer; ok is false if the product ended or Options.Timeout passed without one.
+// Wait returns the answer; ok is false if the product ended, Resume was called or Options.Timeout passed without one.
 func (p *Pending) Wait() (answer sdk.Answer, ok bool) {
 	timeout := time.NewTimer(p.a.o.Timeout)
 	defer timeout.Stop()

@@ -40,7 +40,7 @@ func (a *Agent) Lose(n int, cause string) {
 	a.send(productv1.Header{Kind: productv1.FrameLost, Seq: to}, &productv1.Lost{From: from, To: to, Cause: cause}, -1)
 }
 
-// SetAuthority tells the product its new authority: live, shadow, degraded or off.
+// SetAuthority tells the product its new authority: live, shadow, degraded, braked or off.
 func (a *Agent) SetAuthority(authority, reason string) {
 	a.t.Helper()
 	a.send(productv1.Header{Kind: productv1.FrameState}, &productv1.State{Authority: authority, Reason: reason}, -1)

@@ -42,6 +42,7 @@ type Options struct {
 // Agent is the agent in memory. Safe for concurrent use.
 type Agent struct {
 	t       testing.TB
+	name    string
 	o       Options
 	sock    *wire.Socket
 	cancel  context.CancelFunc
@@ -53,6 +54,10 @@ type Agent struct {
 	changed     chan struct{} // closed and replaced when something below changes
 	subscribed  *productv1.Subscribe
 	nextID      uint64
+	questionSeq uint64
+	resumes     uint64 // how often another agent took over
+	earlier     uint64 // ids up to it were asked by an agent that is gone
+	resumed     uint64 // the last Resume that the product replied to
 	eventSeq    uint64
 	unacked     []uint64 // events sent and not acknowledged
 	acked       uint64
@@ -61,6 +66,7 @@ type Agent struct {
 	findings    []sdk.Finding
 	faults      []string
 	unsupported []uint32
+	rules       map[string]*productv1.RuleInstall
 	ended       bool
 }
 
@@ -117,8 +123,8 @@ func start(t testing.TB, o Options, run func(context.Context, int) error, name s
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &Agent{
-		t: t, o: o, sock: sock, cancel: cancel, done: make(chan struct{}), readEnd: make(chan struct{}),
-		changed: make(chan struct{}), waiting: make(map[uint64]chan reply), extended: make(map[uint64]time.Duration),
+		t: t, name: name, o: o, sock: sock, cancel: cancel, done: make(chan struct{}), readEnd: make(chan struct{}),
+		changed: make(chan struct{}), waiting: make(map[uint64]chan reply), rules: make(map[string]*productv1.RuleInstall), extended: make(map[uint64]time.Duration),
 	}
 	go a.read()
 	go func() {
@@ -126,18 +132,18 @@ func start(t testing.TB, o Options, run func(context.Context, int) error, name s
 		a.err = run(ctx, pair[1])
 	}()
 	t.Cleanup(a.close)
-	a.welcome(name)
+	a.send(productv1.Header{Kind: productv1.FrameWelcome}, a.welcomeFor(name), -1)
 	a.wait("the product's first Subscribe", func() bool { return a.subscribed != nil })
 	return a
 }
 
-func (a *Agent) welcome(name string) {
-	a.send(productv1.Header{Kind: productv1.FrameWelcome}, &productv1.Welcome{
+func (a *Agent) welcomeFor(name string) *productv1.Welcome {
+	return &productv1.Welcome{
 		Protocol: productv1.Protocol, AgentVersion: "sdktest", Product: name, Release: "test", Authority: a.o.Authority,
 		BootId: "00000000-0000-0000-0000-000000000000", Grants: a.o.Grants, Settings: a.o.Settings,
 		Deadlines:   map[string]uint64{"exec": uint64(a.o.Timeout), "open": uint64(a.o.Timeout)},
 		EventWindow: a.o.Window,
-	}, -1)
+	}
 }
 
 // close stops the product in order and checks that it ended well.
@@ -191,10 +197,7 @@ func (a *Agent) read() {
 				if !errors.Is(err, io.EOF) {
 					a.faults = append(a.faults, err.Error())
 				}
-				for id, c := range a.waiting {
-					delete(a.waiting, id)
-					c <- reply{}
-				}
+				a.abandon()
 			})
 			return
 		default:
@@ -204,6 +207,14 @@ func (a *Agent) read() {
 				}
 			})
 		}
+	}
+}
+
+// abandon ends the waiting for every answer; called under the lock.
+func (a *Agent) abandon() {
+	for id, c := range a.waiting {
+		delete(a.waiting, id)
+		c <- reply{}
 	}
 }
 
@@ -249,6 +260,9 @@ func (a *Agent) frame(f *wire.Frame) error {
 			return fmt.Errorf("decode subscribe: %w", err)
 		}
 		a.subscribed = m
+		if err := a.continued(m); err != nil {
+			return err
+		}
 		b, err := (&productv1.Subscribed{Events: m.GetEvents(), Questions: m.GetQuestions()}).MarshalVT()
 		if err != nil {
 			return fmt.Errorf("encode subscribed: %w", err)
@@ -256,6 +270,9 @@ func (a *Agent) frame(f *wire.Frame) error {
 		return a.sock.Send(&productv1.Header{Kind: productv1.FrameSubscribed}, b, -1, wire.Block)
 	case productv1.FrameAnswer:
 		c, ok := a.waiting[f.ID]
+		if !ok && f.ID <= a.earlier {
+			return nil // it crossed Resume
+		}
 		if !ok {
 			return fmt.Errorf("answer to question %d, which was not asked or is answered", f.ID)
 		}
@@ -267,6 +284,8 @@ func (a *Agent) frame(f *wire.Frame) error {
 		return a.ack(f.Seq)
 	case productv1.FrameFinding:
 		return a.finding(f.Payload)
+	case productv1.FrameRuleInstall, productv1.FrameRuleRemove:
+		return a.rule(f)
 	case productv1.FrameUnsupported:
 		m := new(productv1.Unsupported)
 		if err := m.UnmarshalVT(f.Payload); err != nil {

@@ -128,7 +128,10 @@ type StatusResponse struct {
 	Products      []*Product             `protobuf:"bytes,11,rep,name=products,proto3" json:"products,omitempty"`
 	Sensors       []*Sensor              `protobuf:"bytes,12,rep,name=sensors,proto3" json:"sensors,omitempty"`
 	Health        []*HealthEntry         `protobuf:"bytes,13,rep,name=health,proto3" json:"health,omitempty"`
-	Watch         []string               `protobuf:"bytes,14,rep,name=watch,proto3" json:"watch,omitempty"` // the mount points asked about; empty: every local filesystem
+	Watch         []string               `protobuf:"bytes,14,rep,name=watch,proto3" json:"watch,omitempty"`   // the mount points asked about; empty: every local filesystem
+	Keeper        *Keeper                `protobuf:"bytes,20,opt,name=keeper,proto3" json:"keeper,omitempty"` // not set when the agent runs alone
+	Journal       *Journal               `protobuf:"bytes,21,opt,name=journal,proto3" json:"journal,omitempty"`
+	Guard         *Guard                 `protobuf:"bytes,30,opt,name=guard,proto3" json:"guard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +264,224 @@ func (x *StatusResponse) GetWatch() []string {
 	return nil
 }
 
+func (x *StatusResponse) GetKeeper() *Keeper {
+	if x != nil {
+		return x.Keeper
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetJournal() *Journal {
+	if x != nil {
+		return x.Journal
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+// What the agent's parent did, since it started: it outlives agents. Counts of questions are exact.
+type Keeper struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Started       uint64                 `protobuf:"varint,2,opt,name=started,proto3" json:"started,omitempty"`                         // nanoseconds since boot (CLOCK_BOOTTIME)
+	Bypassing     bool                   `protobuf:"varint,3,opt,name=bypassing,proto3" json:"bypassing,omitempty"`                     // it answers now, because the agent does not
+	Bypassed      uint64                 `protobuf:"varint,4,opt,name=bypassed,proto3" json:"bypassed,omitempty"`                       // questions that it answered
+	Bypasses      uint64                 `protobuf:"varint,5,opt,name=bypasses,proto3" json:"bypasses,omitempty"`                       // times that it took over
+	Released      uint64                 `protobuf:"varint,6,opt,name=released,proto3" json:"released,omitempty"`                       // times that it let go the questions about stacked file systems, which cannot be counted
+	Restarts      uint64                 `protobuf:"varint,7,opt,name=restarts,proto3" json:"restarts,omitempty"`                       // agents that it started again
+	Kills         uint64                 `protobuf:"varint,8,opt,name=kills,proto3" json:"kills,omitempty"`                             // agents that it ended because they did not answer
+	LongestGap    uint64                 `protobuf:"varint,9,opt,name=longest_gap,json=longestGap,proto3" json:"longest_gap,omitempty"` // nanoseconds: the longest round of its answers
+	Answered      uint64                 `protobuf:"varint,10,opt,name=answered,proto3" json:"answered,omitempty"`                      // questions that agents answered since it started
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keeper) Reset() {
+	*x = Keeper{}
+	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keeper) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keeper) ProtoMessage() {}
+
+func (x *Keeper) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keeper.ProtoReflect.Descriptor instead.
+func (*Keeper) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Keeper) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Keeper) GetStarted() uint64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Keeper) GetBypassing() bool {
+	if x != nil {
+		return x.Bypassing
+	}
+	return false
+}
+
+func (x *Keeper) GetBypassed() uint64 {
+	if x != nil {
+		return x.Bypassed
+	}
+	return 0
+}
+
+func (x *Keeper) GetBypasses() uint64 {
+	if x != nil {
+		return x.Bypasses
+	}
+	return 0
+}
+
+func (x *Keeper) GetReleased() uint64 {
+	if x != nil {
+		return x.Released
+	}
+	return 0
+}
+
+func (x *Keeper) GetRestarts() uint64 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *Keeper) GetKills() uint64 {
+	if x != nil {
+		return x.Kills
+	}
+	return 0
+}
+
+func (x *Keeper) GetLongestGap() uint64 {
+	if x != nil {
+		return x.LongestGap
+	}
+	return 0
+}
+
+func (x *Keeper) GetAnswered() uint64 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+type AgentUpgradeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // of the new program, on the agent's host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentUpgradeRequest) Reset() {
+	*x = AgentUpgradeRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentUpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentUpgradeRequest) ProtoMessage() {}
+
+func (x *AgentUpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentUpgradeRequest.ProtoReflect.Descriptor instead.
+func (*AgentUpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AgentUpgradeRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type AgentUpgradeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentUpgradeResponse) Reset() {
+	*x = AgentUpgradeResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentUpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentUpgradeResponse) ProtoMessage() {}
+
+func (x *AgentUpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentUpgradeResponse.ProtoReflect.Descriptor instead.
+func (*AgentUpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
 // Counts since the agent's start. Every question that the kernel asked is in by_reason exactly once.
 type Questions struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -279,7 +500,7 @@ type Questions struct {
 
 func (x *Questions) Reset() {
 	*x = Questions{}
-	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	mi := &file_api_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +512,7 @@ func (x *Questions) String() string {
 func (*Questions) ProtoMessage() {}
 
 func (x *Questions) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	mi := &file_api_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +525,7 @@ func (x *Questions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Questions.ProtoReflect.Descriptor instead.
 func (*Questions) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Questions) GetAsked() uint64 {
@@ -383,7 +604,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	mi := &file_api_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +616,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	mi := &file_api_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +629,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cache) GetEnabled() bool {
@@ -457,7 +678,7 @@ type Sensor struct {
 
 func (x *Sensor) Reset() {
 	*x = Sensor{}
-	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	mi := &file_api_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +690,7 @@ func (x *Sensor) String() string {
 func (*Sensor) ProtoMessage() {}
 
 func (x *Sensor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	mi := &file_api_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +703,7 @@ func (x *Sensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensor.ProtoReflect.Descriptor instead.
 func (*Sensor) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Sensor) GetName() string {
@@ -512,7 +733,7 @@ type HealthEntry struct {
 
 func (x *HealthEntry) Reset() {
 	*x = HealthEntry{}
-	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	mi := &file_api_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +745,7 @@ func (x *HealthEntry) String() string {
 func (*HealthEntry) ProtoMessage() {}
 
 func (x *HealthEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	mi := &file_api_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +758,7 @@ func (x *HealthEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthEntry.ProtoReflect.Descriptor instead.
 func (*HealthEntry) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HealthEntry) GetComponent() string {
@@ -583,7 +804,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[7]
+	mi := &file_api_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +816,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[7]
+	mi := &file_api_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +829,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type HealthResponse struct {
@@ -621,7 +842,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[8]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +854,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[8]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +867,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HealthResponse) GetWorst() string {
@@ -669,13 +890,14 @@ type EventsRequest struct {
 	For           uint64                 `protobuf:"varint,2,opt,name=for,proto3" json:"for,omitempty"`             // nanoseconds after which the stream ends; 0: until the caller leaves
 	Ancestors     bool                   `protobuf:"varint,3,opt,name=ancestors,proto3" json:"ancestors,omitempty"` // send the process's ancestors with each event
 	Products      []string               `protobuf:"bytes,4,rep,name=products,proto3" json:"products,omitempty"`    // only verdicts, findings and states of these products; none: all
+	Denied        bool                   `protobuf:"varint,20,opt,name=denied,proto3" json:"denied,omitempty"`      // of verdicts only those that deny, or that a product denied in vain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[9]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +909,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[9]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +922,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EventsRequest) GetKinds() []string {
@@ -731,6 +953,13 @@ func (x *EventsRequest) GetProducts() []string {
 	return nil
 }
 
+func (x *EventsRequest) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
 type EventsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Event         *v1.Event              `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
@@ -742,7 +971,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[10]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +983,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[10]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +996,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EventsResponse) GetEvent() *v1.Event {
@@ -792,29 +1021,31 @@ func (x *EventsResponse) GetAncestors() []*v1.Process {
 }
 
 type Product struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Release       string                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`
-	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`         // starting, running, stopping, stopped, backoff, failed
-	Authority     string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // live, shadow, degraded, off
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`       // why it is in this state
-	Restarts      uint32                 `protobuf:"varint,7,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	Pid           uint32                 `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
-	Uid           uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
-	Started       uint64                 `protobuf:"varint,10,opt,name=started,proto3" json:"started,omitempty"` // nanoseconds since boot (CLOCK_BOOTTIME), 0 when not running
-	Grants        []string               `protobuf:"bytes,11,rep,name=grants,proto3" json:"grants,omitempty"`    // items, limits included, e.g. see:exec, decide:exec, deny, live, scope:/home, memory:128MiB
-	Means         []string               `protobuf:"bytes,12,rep,name=means,proto3" json:"means,omitempty"`      // the grants in plain words
-	Settings      map[string]string      `protobuf:"bytes,13,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Counters      *ProductCounters       `protobuf:"bytes,14,opt,name=counters,proto3" json:"counters,omitempty"`
-	Folder        string                 `protobuf:"bytes,15,opt,name=folder,proto3" json:"folder,omitempty"` // the release's place on the agent's host
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Release         string                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`
+	Description     string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	State           string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`         // starting, running, stopping, stopped, backoff, failed
+	Authority       string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // live, shadow, degraded, braked, off
+	Reason          string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`       // why it is in this state
+	Restarts        uint32                 `protobuf:"varint,7,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	Pid             uint32                 `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
+	Uid             uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
+	Started         uint64                 `protobuf:"varint,10,opt,name=started,proto3" json:"started,omitempty"` // nanoseconds since boot (CLOCK_BOOTTIME), 0 when not running
+	Grants          []string               `protobuf:"bytes,11,rep,name=grants,proto3" json:"grants,omitempty"`    // items, limits included, e.g. see:exec, decide:exec, deny, live, scope:/home, memory:128MiB
+	Means           []string               `protobuf:"bytes,12,rep,name=means,proto3" json:"means,omitempty"`      // the grants in plain words
+	Settings        map[string]string      `protobuf:"bytes,13,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Counters        *ProductCounters       `protobuf:"bytes,14,opt,name=counters,proto3" json:"counters,omitempty"`
+	Folder          string                 `protobuf:"bytes,15,opt,name=folder,proto3" json:"folder,omitempty"`                                          // the release's place on the agent's host
+	AuthorityReason string                 `protobuf:"bytes,16,opt,name=authority_reason,json=authorityReason,proto3" json:"authority_reason,omitempty"` // why the authority is what it is; empty when there is nothing to say
+	AuthoritySince  uint64                 `protobuf:"varint,17,opt,name=authority_since,json=authoritySince,proto3" json:"authority_since,omitempty"`   // nanoseconds since boot (CLOCK_BOOTTIME)
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Product) Reset() {
 	*x = Product{}
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1057,7 @@ func (x *Product) String() string {
 func (*Product) ProtoMessage() {}
 
 func (x *Product) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1070,7 @@ func (x *Product) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Product.ProtoReflect.Descriptor instead.
 func (*Product) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Product) GetName() string {
@@ -947,29 +1178,47 @@ func (x *Product) GetFolder() string {
 	return ""
 }
 
+func (x *Product) GetAuthorityReason() string {
+	if x != nil {
+		return x.AuthorityReason
+	}
+	return ""
+}
+
+func (x *Product) GetAuthoritySince() uint64 {
+	if x != nil {
+		return x.AuthoritySince
+	}
+	return 0
+}
+
 type ProductCounters struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Questions     uint64                 `protobuf:"varint,1,opt,name=questions,proto3" json:"questions,omitempty"`
-	Answers       uint64                 `protobuf:"varint,2,opt,name=answers,proto3" json:"answers,omitempty"`
-	Denies        uint64                 `protobuf:"varint,3,opt,name=denies,proto3" json:"denies,omitempty"`
-	Overridden    uint64                 `protobuf:"varint,4,opt,name=overridden,proto3" json:"overridden,omitempty"` // denies that did not count
-	Misses        uint64                 `protobuf:"varint,5,opt,name=misses,proto3" json:"misses,omitempty"`
-	Late          uint64                 `protobuf:"varint,6,opt,name=late,proto3" json:"late,omitempty"`
-	Events        uint64                 `protobuf:"varint,7,opt,name=events,proto3" json:"events,omitempty"`
-	Lost          uint64                 `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
-	Findings      uint64                 `protobuf:"varint,9,opt,name=findings,proto3" json:"findings,omitempty"`
-	Faults        uint64                 `protobuf:"varint,10,opt,name=faults,proto3" json:"faults,omitempty"`                           // protocol faults
-	LatencyP50    uint64                 `protobuf:"varint,11,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"` // nanoseconds
-	LatencyP99    uint64                 `protobuf:"varint,12,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
-	Memory        uint64                 `protobuf:"varint,13,opt,name=memory,proto3" json:"memory,omitempty"` // bytes in use
-	Cpu           uint64                 `protobuf:"varint,14,opt,name=cpu,proto3" json:"cpu,omitempty"`       // nanoseconds of processor time
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Questions      uint64                 `protobuf:"varint,1,opt,name=questions,proto3" json:"questions,omitempty"`
+	Answers        uint64                 `protobuf:"varint,2,opt,name=answers,proto3" json:"answers,omitempty"`
+	Denies         uint64                 `protobuf:"varint,3,opt,name=denies,proto3" json:"denies,omitempty"`
+	Overridden     uint64                 `protobuf:"varint,4,opt,name=overridden,proto3" json:"overridden,omitempty"` // denies that did not count
+	Misses         uint64                 `protobuf:"varint,5,opt,name=misses,proto3" json:"misses,omitempty"`
+	Late           uint64                 `protobuf:"varint,6,opt,name=late,proto3" json:"late,omitempty"`
+	Events         uint64                 `protobuf:"varint,7,opt,name=events,proto3" json:"events,omitempty"`
+	Lost           uint64                 `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
+	Findings       uint64                 `protobuf:"varint,9,opt,name=findings,proto3" json:"findings,omitempty"`
+	Faults         uint64                 `protobuf:"varint,10,opt,name=faults,proto3" json:"faults,omitempty"`                           // protocol faults
+	LatencyP50     uint64                 `protobuf:"varint,11,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"` // nanoseconds
+	LatencyP99     uint64                 `protobuf:"varint,12,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	Memory         uint64                 `protobuf:"varint,13,opt,name=memory,proto3" json:"memory,omitempty"`                                              // bytes in use
+	Cpu            uint64                 `protobuf:"varint,14,opt,name=cpu,proto3" json:"cpu,omitempty"`                                                    // nanoseconds of processor time
+	Braked         uint64                 `protobuf:"varint,15,opt,name=braked,proto3" json:"braked,omitempty"`                                              // of the overridden, those that did not count because the product is braked
+	Critical       uint64                 `protobuf:"varint,16,opt,name=critical,proto3" json:"critical,omitempty"`                                          // of the overridden, those of files of the critical set
+	LatencyBuckets []uint64               `protobuf:"varint,20,rep,packed,name=latency_buckets,json=latencyBuckets,proto3" json:"latency_buckets,omitempty"` // answers by how long they took: the one at i, less than 2^i µs; the last one, longer
+	Queued         uint64                 `protobuf:"varint,21,opt,name=queued,proto3" json:"queued,omitempty"`                                              // events that wait for it now
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProductCounters) Reset() {
 	*x = ProductCounters{}
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1230,7 @@ func (x *ProductCounters) String() string {
 func (*ProductCounters) ProtoMessage() {}
 
 func (x *ProductCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1243,7 @@ func (x *ProductCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductCounters.ProtoReflect.Descriptor instead.
 func (*ProductCounters) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProductCounters) GetQuestions() uint64 {
@@ -1095,6 +1344,34 @@ func (x *ProductCounters) GetCpu() uint64 {
 	return 0
 }
 
+func (x *ProductCounters) GetBraked() uint64 {
+	if x != nil {
+		return x.Braked
+	}
+	return 0
+}
+
+func (x *ProductCounters) GetCritical() uint64 {
+	if x != nil {
+		return x.Critical
+	}
+	return 0
+}
+
+func (x *ProductCounters) GetLatencyBuckets() []uint64 {
+	if x != nil {
+		return x.LatencyBuckets
+	}
+	return nil
+}
+
+func (x *ProductCounters) GetQueued() uint64 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
 type ProductPlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // absolute, on the agent's host
@@ -1104,7 +1381,7 @@ type ProductPlanRequest struct {
 
 func (x *ProductPlanRequest) Reset() {
 	*x = ProductPlanRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1393,7 @@ func (x *ProductPlanRequest) String() string {
 func (*ProductPlanRequest) ProtoMessage() {}
 
 func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1406,7 @@ func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanRequest.ProtoReflect.Descriptor instead.
 func (*ProductPlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProductPlanRequest) GetPath() string {
@@ -1156,7 +1433,7 @@ type ProductPlanResponse struct {
 
 func (x *ProductPlanResponse) Reset() {
 	*x = ProductPlanResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1445,7 @@ func (x *ProductPlanResponse) String() string {
 func (*ProductPlanResponse) ProtoMessage() {}
 
 func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1458,7 @@ func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanResponse.ProtoReflect.Descriptor instead.
 func (*ProductPlanResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProductPlanResponse) GetName() string {
@@ -1257,7 +1534,7 @@ type ProductInstallRequest struct {
 
 func (x *ProductInstallRequest) Reset() {
 	*x = ProductInstallRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1546,7 @@ func (x *ProductInstallRequest) String() string {
 func (*ProductInstallRequest) ProtoMessage() {}
 
 func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1559,7 @@ func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallRequest.ProtoReflect.Descriptor instead.
 func (*ProductInstallRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProductInstallRequest) GetPath() string {
@@ -1308,7 +1585,7 @@ type ProductInstallResponse struct {
 
 func (x *ProductInstallResponse) Reset() {
 	*x = ProductInstallResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1597,7 @@ func (x *ProductInstallResponse) String() string {
 func (*ProductInstallResponse) ProtoMessage() {}
 
 func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1610,7 @@ func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallResponse.ProtoReflect.Descriptor instead.
 func (*ProductInstallResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProductInstallResponse) GetProduct() *Product {
@@ -1351,7 +1628,7 @@ type ProductListRequest struct {
 
 func (x *ProductListRequest) Reset() {
 	*x = ProductListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1640,7 @@ func (x *ProductListRequest) String() string {
 func (*ProductListRequest) ProtoMessage() {}
 
 func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1653,7 @@ func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListRequest.ProtoReflect.Descriptor instead.
 func (*ProductListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 type ProductListResponse struct {
@@ -1388,7 +1665,7 @@ type ProductListResponse struct {
 
 func (x *ProductListResponse) Reset() {
 	*x = ProductListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1677,7 @@ func (x *ProductListResponse) String() string {
 func (*ProductListResponse) ProtoMessage() {}
 
 func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1690,7 @@ func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListResponse.ProtoReflect.Descriptor instead.
 func (*ProductListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProductListResponse) GetProducts() []*Product {
@@ -1432,7 +1709,7 @@ type ProductShowRequest struct {
 
 func (x *ProductShowRequest) Reset() {
 	*x = ProductShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1721,7 @@ func (x *ProductShowRequest) String() string {
 func (*ProductShowRequest) ProtoMessage() {}
 
 func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1734,7 @@ func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowRequest.ProtoReflect.Descriptor instead.
 func (*ProductShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProductShowRequest) GetName() string {
@@ -1476,7 +1753,7 @@ type ProductShowResponse struct {
 
 func (x *ProductShowResponse) Reset() {
 	*x = ProductShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1765,7 @@ func (x *ProductShowResponse) String() string {
 func (*ProductShowResponse) ProtoMessage() {}
 
 func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1778,7 @@ func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowResponse.ProtoReflect.Descriptor instead.
 func (*ProductShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProductShowResponse) GetProduct() *Product {
@@ -1520,7 +1797,7 @@ type ProductStartRequest struct {
 
 func (x *ProductStartRequest) Reset() {
 	*x = ProductStartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1809,7 @@ func (x *ProductStartRequest) String() string {
 func (*ProductStartRequest) ProtoMessage() {}
 
 func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1822,7 @@ func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartRequest.ProtoReflect.Descriptor instead.
 func (*ProductStartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProductStartRequest) GetName() string {
@@ -1564,7 +1841,7 @@ type ProductStartResponse struct {
 
 func (x *ProductStartResponse) Reset() {
 	*x = ProductStartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1853,7 @@ func (x *ProductStartResponse) String() string {
 func (*ProductStartResponse) ProtoMessage() {}
 
 func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1866,7 @@ func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartResponse.ProtoReflect.Descriptor instead.
 func (*ProductStartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProductStartResponse) GetProduct() *Product {
@@ -1608,7 +1885,7 @@ type ProductStopRequest struct {
 
 func (x *ProductStopRequest) Reset() {
 	*x = ProductStopRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1897,7 @@ func (x *ProductStopRequest) String() string {
 func (*ProductStopRequest) ProtoMessage() {}
 
 func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1910,7 @@ func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopRequest.ProtoReflect.Descriptor instead.
 func (*ProductStopRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProductStopRequest) GetName() string {
@@ -1652,7 +1929,7 @@ type ProductStopResponse struct {
 
 func (x *ProductStopResponse) Reset() {
 	*x = ProductStopResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1941,7 @@ func (x *ProductStopResponse) String() string {
 func (*ProductStopResponse) ProtoMessage() {}
 
 func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1954,7 @@ func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopResponse.ProtoReflect.Descriptor instead.
 func (*ProductStopResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProductStopResponse) GetProduct() *Product {
@@ -1696,7 +1973,7 @@ type ProductRestartRequest struct {
 
 func (x *ProductRestartRequest) Reset() {
 	*x = ProductRestartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1985,7 @@ func (x *ProductRestartRequest) String() string {
 func (*ProductRestartRequest) ProtoMessage() {}
 
 func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1998,7 @@ func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartRequest.ProtoReflect.Descriptor instead.
 func (*ProductRestartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProductRestartRequest) GetName() string {
@@ -1740,7 +2017,7 @@ type ProductRestartResponse struct {
 
 func (x *ProductRestartResponse) Reset() {
 	*x = ProductRestartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +2029,7 @@ func (x *ProductRestartResponse) String() string {
 func (*ProductRestartResponse) ProtoMessage() {}
 
 func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +2042,7 @@ func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartResponse.ProtoReflect.Descriptor instead.
 func (*ProductRestartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProductRestartResponse) GetProduct() *Product {
@@ -1784,7 +2061,7 @@ type ProductRemoveRequest struct {
 
 func (x *ProductRemoveRequest) Reset() {
 	*x = ProductRemoveRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2073,7 @@ func (x *ProductRemoveRequest) String() string {
 func (*ProductRemoveRequest) ProtoMessage() {}
 
 func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2086,7 @@ func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveRequest.ProtoReflect.Descriptor instead.
 func (*ProductRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProductRemoveRequest) GetName() string {
@@ -1827,7 +2104,7 @@ type ProductRemoveResponse struct {
 
 func (x *ProductRemoveResponse) Reset() {
 	*x = ProductRemoveResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2116,7 @@ func (x *ProductRemoveResponse) String() string {
 func (*ProductRemoveResponse) ProtoMessage() {}
 
 func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2129,7 @@ func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveResponse.ProtoReflect.Descriptor instead.
 func (*ProductRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 // Each grant is an item as in Product.grants.
@@ -1866,7 +2143,7 @@ type ProductGrantRequest struct {
 
 func (x *ProductGrantRequest) Reset() {
 	*x = ProductGrantRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2155,7 @@ func (x *ProductGrantRequest) String() string {
 func (*ProductGrantRequest) ProtoMessage() {}
 
 func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2168,7 @@ func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantRequest.ProtoReflect.Descriptor instead.
 func (*ProductGrantRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProductGrantRequest) GetName() string {
@@ -1917,7 +2194,7 @@ type ProductGrantResponse struct {
 
 func (x *ProductGrantResponse) Reset() {
 	*x = ProductGrantResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2206,7 @@ func (x *ProductGrantResponse) String() string {
 func (*ProductGrantResponse) ProtoMessage() {}
 
 func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2219,7 @@ func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantResponse.ProtoReflect.Descriptor instead.
 func (*ProductGrantResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProductGrantResponse) GetProduct() *Product {
@@ -1962,7 +2239,7 @@ type ProductRevokeRequest struct {
 
 func (x *ProductRevokeRequest) Reset() {
 	*x = ProductRevokeRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2251,7 @@ func (x *ProductRevokeRequest) String() string {
 func (*ProductRevokeRequest) ProtoMessage() {}
 
 func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2264,7 @@ func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeRequest.ProtoReflect.Descriptor instead.
 func (*ProductRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProductRevokeRequest) GetName() string {
@@ -2013,7 +2290,7 @@ type ProductRevokeResponse struct {
 
 func (x *ProductRevokeResponse) Reset() {
 	*x = ProductRevokeResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2302,7 @@ func (x *ProductRevokeResponse) String() string {
 func (*ProductRevokeResponse) ProtoMessage() {}
 
 func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2315,7 @@ func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeResponse.ProtoReflect.Descriptor instead.
 func (*ProductRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProductRevokeResponse) GetProduct() *Product {
@@ -2058,7 +2335,7 @@ type ProductSetRequest struct {
 
 func (x *ProductSetRequest) Reset() {
 	*x = ProductSetRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2347,7 @@ func (x *ProductSetRequest) String() string {
 func (*ProductSetRequest) ProtoMessage() {}
 
 func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2360,7 @@ func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetRequest.ProtoReflect.Descriptor instead.
 func (*ProductSetRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProductSetRequest) GetName() string {
@@ -2109,7 +2386,7 @@ type ProductSetResponse struct {
 
 func (x *ProductSetResponse) Reset() {
 	*x = ProductSetResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2398,7 @@ func (x *ProductSetResponse) String() string {
 func (*ProductSetResponse) ProtoMessage() {}
 
 func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2411,7 @@ func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetResponse.ProtoReflect.Descriptor instead.
 func (*ProductSetResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProductSetResponse) GetProduct() *Product {
@@ -2154,7 +2431,7 @@ type ProductLogsRequest struct {
 
 func (x *ProductLogsRequest) Reset() {
 	*x = ProductLogsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2443,7 @@ func (x *ProductLogsRequest) String() string {
 func (*ProductLogsRequest) ProtoMessage() {}
 
 func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2456,7 @@ func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsRequest.ProtoReflect.Descriptor instead.
 func (*ProductLogsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProductLogsRequest) GetName() string {
@@ -2205,7 +2482,7 @@ type ProductLogsResponse struct {
 
 func (x *ProductLogsResponse) Reset() {
 	*x = ProductLogsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2494,7 @@ func (x *ProductLogsResponse) String() string {
 func (*ProductLogsResponse) ProtoMessage() {}
 
 func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2507,7 @@ func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsResponse.ProtoReflect.Descriptor instead.
 func (*ProductLogsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProductLogsResponse) GetData() []byte {
@@ -2248,7 +2525,7 @@ type CacheShowRequest struct {
 
 func (x *CacheShowRequest) Reset() {
 	*x = CacheShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2537,7 @@ func (x *CacheShowRequest) String() string {
 func (*CacheShowRequest) ProtoMessage() {}
 
 func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2550,7 @@ func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowRequest.ProtoReflect.Descriptor instead.
 func (*CacheShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 type CacheShowResponse struct {
@@ -2285,7 +2562,7 @@ type CacheShowResponse struct {
 
 func (x *CacheShowResponse) Reset() {
 	*x = CacheShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2574,7 @@ func (x *CacheShowResponse) String() string {
 func (*CacheShowResponse) ProtoMessage() {}
 
 func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2587,7 @@ func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowResponse.ProtoReflect.Descriptor instead.
 func (*CacheShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CacheShowResponse) GetCache() *Cache {
@@ -2328,7 +2605,7 @@ type CacheClearRequest struct {
 
 func (x *CacheClearRequest) Reset() {
 	*x = CacheClearRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2617,7 @@ func (x *CacheClearRequest) String() string {
 func (*CacheClearRequest) ProtoMessage() {}
 
 func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2630,7 @@ func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearRequest.ProtoReflect.Descriptor instead.
 func (*CacheClearRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 type CacheClearResponse struct {
@@ -2365,7 +2642,7 @@ type CacheClearResponse struct {
 
 func (x *CacheClearResponse) Reset() {
 	*x = CacheClearResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2654,7 @@ func (x *CacheClearResponse) String() string {
 func (*CacheClearResponse) ProtoMessage() {}
 
 func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2667,7 @@ func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearResponse.ProtoReflect.Descriptor instead.
 func (*CacheClearResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CacheClearResponse) GetEntries() uint64 {
@@ -2400,6 +2677,842 @@ func (x *CacheClearResponse) GetEntries() uint64 {
 	return 0
 }
 
+type BrakeListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeListRequest) Reset() {
+	*x = BrakeListRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeListRequest) ProtoMessage() {}
+
+func (x *BrakeListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeListRequest.ProtoReflect.Descriptor instead.
+func (*BrakeListRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{44}
+}
+
+type BrakeListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Braked        []*BrakedProduct       `protobuf:"bytes,1,rep,name=braked,proto3" json:"braked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeListResponse) Reset() {
+	*x = BrakeListResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeListResponse) ProtoMessage() {}
+
+func (x *BrakeListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeListResponse.ProtoReflect.Descriptor instead.
+func (*BrakeListResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BrakeListResponse) GetBraked() []*BrakedProduct {
+	if x != nil {
+		return x.Braked
+	}
+	return nil
+}
+
+// A product whose denies do not count until the operator releases it.
+type BrakedProduct struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       string                 `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	Release       string                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"` // whose denies they were
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`    // nanoseconds since the epoch
+	Rule          string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`       // package_files, files, critical, execs
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Files         []string               `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`    // some of those that it had denied
+	Denies        uint64                 `protobuf:"varint,7,opt,name=denies,proto3" json:"denies,omitempty"` // that did not count since then, or since the agent started
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakedProduct) Reset() {
+	*x = BrakedProduct{}
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakedProduct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakedProduct) ProtoMessage() {}
+
+func (x *BrakedProduct) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakedProduct.ProtoReflect.Descriptor instead.
+func (*BrakedProduct) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *BrakedProduct) GetProduct() string {
+	if x != nil {
+		return x.Product
+	}
+	return ""
+}
+
+func (x *BrakedProduct) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
+}
+
+func (x *BrakedProduct) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *BrakedProduct) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *BrakedProduct) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BrakedProduct) GetFiles() []string {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *BrakedProduct) GetDenies() uint64 {
+	if x != nil {
+		return x.Denies
+	}
+	return 0
+}
+
+type BrakeReleaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeReleaseRequest) Reset() {
+	*x = BrakeReleaseRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeReleaseRequest) ProtoMessage() {}
+
+func (x *BrakeReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeReleaseRequest.ProtoReflect.Descriptor instead.
+func (*BrakeReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *BrakeReleaseRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type BrakeReleaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       *Product               `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeReleaseResponse) Reset() {
+	*x = BrakeReleaseResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeReleaseResponse) ProtoMessage() {}
+
+func (x *BrakeReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeReleaseResponse.ProtoReflect.Descriptor instead.
+func (*BrakeReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BrakeReleaseResponse) GetProduct() *Product {
+	if x != nil {
+		return x.Product
+	}
+	return nil
+}
+
+// The journal's end and account. The head, noted elsewhere, shows later that nothing before it was changed or cut.
+type Journal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                           // the number of the last line, 0 while none could be written
+	Head          string                 `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`                          // its SHA-256
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`                         // when it was written, nanoseconds since the epoch
+	Lines         uint64                 `protobuf:"varint,5,opt,name=lines,proto3" json:"lines,omitempty"`                       // written since the agent's start
+	Lost          uint64                 `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`                         // not written for want of room
+	SummedUp      uint64                 `protobuf:"varint,7,opt,name=summed_up,json=summedUp,proto3" json:"summed_up,omitempty"` // not written one by one because there were too many of a kind
+	Failing       bool                   `protobuf:"varint,8,opt,name=failing,proto3" json:"failing,omitempty"`                   // the disk refuses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Journal) Reset() {
+	*x = Journal{}
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Journal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Journal) ProtoMessage() {}
+
+func (x *Journal) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Journal.ProtoReflect.Descriptor instead.
+func (*Journal) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Journal) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *Journal) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Journal) GetHead() string {
+	if x != nil {
+		return x.Head
+	}
+	return ""
+}
+
+func (x *Journal) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Journal) GetLines() uint64 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *Journal) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Journal) GetSummedUp() uint64 {
+	if x != nil {
+		return x.SummedUp
+	}
+	return 0
+}
+
+func (x *Journal) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+type UnlockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // as bailey operator sign prints it, without white space; the journal does not have it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockRequest) Reset() {
+	*x = UnlockRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockRequest) ProtoMessage() {}
+
+func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
+func (*UnlockRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *UnlockRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type UnlockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guard         *Guard                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockResponse) Reset() {
+	*x = UnlockResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockResponse) ProtoMessage() {}
+
+func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockResponse.ProtoReflect.Descriptor instead.
+func (*UnlockResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *UnlockResponse) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+type LockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockRequest) Reset() {
+	*x = LockRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockRequest) ProtoMessage() {}
+
+func (x *LockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
+func (*LockRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{52}
+}
+
+type LockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guard         *Guard                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockResponse) Reset() {
+	*x = LockResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockResponse) ProtoMessage() {}
+
+func (x *LockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockResponse.ProtoReflect.Descriptor instead.
+func (*LockResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *LockResponse) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+// What keeps root from stopping or changing the agent, and who unlocked it.
+type Guard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Active        bool                   `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`     // why it is not active
+	Locked        bool                   `protobuf:"varint,3,opt,name=locked,proto3" json:"locked,omitempty"`    // nothing is allowed
+	Scopes        []string               `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`     // what is: stop, upgrade, config, state, inspect
+	Until         uint64                 `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`      // nanoseconds since boot (CLOCK_BOOTTIME), when it is not locked
+	Expires       int64                  `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`  // the same by the wall clock: nanoseconds since the epoch
+	Operator      string                 `protobuf:"bytes,7,opt,name=operator,proto3" json:"operator,omitempty"` // the name of the key that signed the token
+	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`           // its id
+	Token         string                 `protobuf:"bytes,9,opt,name=token,proto3" json:"token,omitempty"`       // the token's nonce
+	Host          string                 `protobuf:"bytes,10,opt,name=host,proto3" json:"host,omitempty"`        // what tokens name this machine by; empty: it has no machine id
+	Keys          []string               `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`        // whose tokens count here: the names and ids of keys
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guard) Reset() {
+	*x = Guard{}
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guard) ProtoMessage() {}
+
+func (x *Guard) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guard.ProtoReflect.Descriptor instead.
+func (*Guard) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Guard) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Guard) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Guard) GetLocked() bool {
+	if x != nil {
+		return x.Locked
+	}
+	return false
+}
+
+func (x *Guard) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *Guard) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Guard) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *Guard) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+func (x *Guard) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Guard) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Guard) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Guard) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type RuleListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleListRequest) Reset() {
+	*x = RuleListRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleListRequest) ProtoMessage() {}
+
+func (x *RuleListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleListRequest.ProtoReflect.Descriptor instead.
+func (*RuleListRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{55}
+}
+
+type RuleListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*Rule                `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"` // by product and id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleListResponse) Reset() {
+	*x = RuleListResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleListResponse) ProtoMessage() {}
+
+func (x *RuleListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleListResponse.ProtoReflect.Descriptor instead.
+func (*RuleListResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *RuleListResponse) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// A product's standing deny, which the kernel enforces until its lease ends.
+type Rule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       string                 `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`         // the product's own name of it
+	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"` // exec, open_write, unlink_rename, connect, module_load, ptrace, memfd_exec, mprotect_exec
+	Match         string                 `protobuf:"bytes,4,opt,name=match,proto3" json:"match,omitempty"`   // what it holds for, as words
+	Left          uint64                 `protobuf:"varint,5,opt,name=left,proto3" json:"left,omitempty"`    // of its lease, in nanoseconds
+	Until         uint64                 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`  // nanoseconds since boot
+	Hits          uint64                 `protobuf:"varint,7,opt,name=hits,proto3" json:"hits,omitempty"`
+	Enforced      bool                   `protobuf:"varint,8,opt,name=enforced,proto3" json:"enforced,omitempty"` // clear: the product is braked or in shadow, and hits are told only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Rule) GetProduct() string {
+	if x != nil {
+		return x.Product
+	}
+	return ""
+}
+
+func (x *Rule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Rule) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Rule) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *Rule) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Rule) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Rule) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *Rule) GetEnforced() bool {
+	if x != nil {
+		return x.Enforced
+	}
+	return false
+}
+
 var File_api_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_control_v1_control_proto_rawDesc = "" +
@@ -2407,7 +3520,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x1capi/control/v1/control.proto\x12\x11bailey.control.v1\x1a\x1capi/product/v1/product.proto\"\x1f\n" +
 	"\tErrorHint\x12\x12\n" +
 	"\x04hint\x18\x01 \x01(\tR\x04hint\"\x0f\n" +
-	"\rStatusRequest\"\xfc\x03\n" +
+	"\rStatusRequest\"\x95\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x10\n" +
@@ -2423,7 +3536,26 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\bproducts\x18\v \x03(\v2\x1a.bailey.control.v1.ProductR\bproducts\x123\n" +
 	"\asensors\x18\f \x03(\v2\x19.bailey.control.v1.SensorR\asensors\x126\n" +
 	"\x06health\x18\r \x03(\v2\x1e.bailey.control.v1.HealthEntryR\x06health\x12\x14\n" +
-	"\x05watch\x18\x0e \x03(\tR\x05watch\"\xd9\x03\n" +
+	"\x05watch\x18\x0e \x03(\tR\x05watch\x121\n" +
+	"\x06keeper\x18\x14 \x01(\v2\x19.bailey.control.v1.KeeperR\x06keeper\x124\n" +
+	"\ajournal\x18\x15 \x01(\v2\x1a.bailey.control.v1.JournalR\ajournal\x12.\n" +
+	"\x05guard\x18\x1e \x01(\v2\x18.bailey.control.v1.GuardR\x05guard\"\x95\x02\n" +
+	"\x06Keeper\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
+	"\astarted\x18\x02 \x01(\x04R\astarted\x12\x1c\n" +
+	"\tbypassing\x18\x03 \x01(\bR\tbypassing\x12\x1a\n" +
+	"\bbypassed\x18\x04 \x01(\x04R\bbypassed\x12\x1a\n" +
+	"\bbypasses\x18\x05 \x01(\x04R\bbypasses\x12\x1a\n" +
+	"\breleased\x18\x06 \x01(\x04R\breleased\x12\x1a\n" +
+	"\brestarts\x18\a \x01(\x04R\brestarts\x12\x14\n" +
+	"\x05kills\x18\b \x01(\x04R\x05kills\x12\x1f\n" +
+	"\vlongest_gap\x18\t \x01(\x04R\n" +
+	"longestGap\x12\x1a\n" +
+	"\banswered\x18\n" +
+	" \x01(\x04R\banswered\")\n" +
+	"\x13AgentUpgradeRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x16\n" +
+	"\x14AgentUpgradeResponse\"\xd9\x03\n" +
 	"\tQuestions\x12\x14\n" +
 	"\x05asked\x18\x01 \x01(\x04R\x05asked\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\x04R\aallowed\x12\x16\n" +
@@ -2466,16 +3598,17 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\rHealthRequest\"`\n" +
 	"\x0eHealthResponse\x12\x14\n" +
 	"\x05worst\x18\x01 \x01(\tR\x05worst\x128\n" +
-	"\aentries\x18\x02 \x03(\v2\x1e.bailey.control.v1.HealthEntryR\aentries\"q\n" +
+	"\aentries\x18\x02 \x03(\v2\x1e.bailey.control.v1.HealthEntryR\aentries\"\x89\x01\n" +
 	"\rEventsRequest\x12\x14\n" +
 	"\x05kinds\x18\x01 \x03(\tR\x05kinds\x12\x10\n" +
 	"\x03for\x18\x02 \x01(\x04R\x03for\x12\x1c\n" +
 	"\tancestors\x18\x03 \x01(\bR\tancestors\x12\x1a\n" +
-	"\bproducts\x18\x04 \x03(\tR\bproducts\"\x8e\x01\n" +
+	"\bproducts\x18\x04 \x03(\tR\bproducts\x12\x16\n" +
+	"\x06denied\x18\x14 \x01(\bR\x06denied\"\x8e\x01\n" +
 	"\x0eEventsResponse\x12.\n" +
 	"\x05event\x18\x01 \x01(\v2\x18.bailey.product.v1.EventR\x05event\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\x128\n" +
-	"\tancestors\x18\x03 \x03(\v2\x1a.bailey.product.v1.ProcessR\tancestors\"\x88\x04\n" +
+	"\tancestors\x18\x03 \x03(\v2\x1a.bailey.product.v1.ProcessR\tancestors\"\xdc\x04\n" +
 	"\aProduct\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\tR\arelease\x12 \n" +
@@ -2492,10 +3625,12 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x05means\x18\f \x03(\tR\x05means\x12D\n" +
 	"\bsettings\x18\r \x03(\v2(.bailey.control.v1.Product.SettingsEntryR\bsettings\x12>\n" +
 	"\bcounters\x18\x0e \x01(\v2\".bailey.control.v1.ProductCountersR\bcounters\x12\x16\n" +
-	"\x06folder\x18\x0f \x01(\tR\x06folder\x1a;\n" +
+	"\x06folder\x18\x0f \x01(\tR\x06folder\x12)\n" +
+	"\x10authority_reason\x18\x10 \x01(\tR\x0fauthorityReason\x12'\n" +
+	"\x0fauthority_since\x18\x11 \x01(\x04R\x0eauthoritySince\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf9\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x03\n" +
 	"\x0fProductCounters\x12\x1c\n" +
 	"\tquestions\x18\x01 \x01(\x04R\tquestions\x12\x18\n" +
 	"\aanswers\x18\x02 \x01(\x04R\aanswers\x12\x16\n" +
@@ -2515,7 +3650,11 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\vlatency_p99\x18\f \x01(\x04R\n" +
 	"latencyP99\x12\x16\n" +
 	"\x06memory\x18\r \x01(\x04R\x06memory\x12\x10\n" +
-	"\x03cpu\x18\x0e \x01(\x04R\x03cpu\"(\n" +
+	"\x03cpu\x18\x0e \x01(\x04R\x03cpu\x12\x16\n" +
+	"\x06braked\x18\x0f \x01(\x04R\x06braked\x12\x1a\n" +
+	"\bcritical\x18\x10 \x01(\x04R\bcritical\x12'\n" +
+	"\x0flatency_buckets\x18\x14 \x03(\x04R\x0elatencyBuckets\x12\x16\n" +
+	"\x06queued\x18\x15 \x01(\x04R\x06queued\"(\n" +
 	"\x12ProductPlanRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x80\x02\n" +
 	"\x13ProductPlanResponse\x12\x12\n" +
@@ -2584,7 +3723,63 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x05cache\x18\x01 \x01(\v2\x18.bailey.control.v1.CacheR\x05cache\"\x13\n" +
 	"\x11CacheClearRequest\".\n" +
 	"\x12CacheClearResponse\x12\x18\n" +
-	"\aentries\x18\x01 \x01(\x04R\aentries2\xbd\f\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\"\x12\n" +
+	"\x10BrakeListRequest\"M\n" +
+	"\x11BrakeListResponse\x128\n" +
+	"\x06braked\x18\x01 \x03(\v2 .bailey.control.v1.BrakedProductR\x06braked\"\xb3\x01\n" +
+	"\rBrakedProduct\x12\x18\n" +
+	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\tR\arelease\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05files\x18\x06 \x03(\tR\x05files\x12\x16\n" +
+	"\x06denies\x18\a \x01(\x04R\x06denies\")\n" +
+	"\x13BrakeReleaseRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
+	"\x14BrakeReleaseResponse\x124\n" +
+	"\aproduct\x18\x01 \x01(\v2\x1a.bailey.control.v1.ProductR\aproduct\"\xb6\x01\n" +
+	"\aJournal\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\tR\x04head\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x14\n" +
+	"\x05lines\x18\x05 \x01(\x04R\x05lines\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\x04R\x04lost\x12\x1b\n" +
+	"\tsummed_up\x18\a \x01(\x04R\bsummedUp\x12\x18\n" +
+	"\afailing\x18\b \x01(\bR\afailing\"%\n" +
+	"\rUnlockRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"@\n" +
+	"\x0eUnlockResponse\x12.\n" +
+	"\x05guard\x18\x01 \x01(\v2\x18.bailey.control.v1.GuardR\x05guard\"\r\n" +
+	"\vLockRequest\">\n" +
+	"\fLockResponse\x12.\n" +
+	"\x05guard\x18\x01 \x01(\v2\x18.bailey.control.v1.GuardR\x05guard\"\x83\x02\n" +
+	"\x05Guard\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\bR\x06active\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06locked\x18\x03 \x01(\bR\x06locked\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x14\n" +
+	"\x05until\x18\x05 \x01(\x04R\x05until\x12\x18\n" +
+	"\aexpires\x18\x06 \x01(\x03R\aexpires\x12\x1a\n" +
+	"\boperator\x18\a \x01(\tR\boperator\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x14\n" +
+	"\x05token\x18\t \x01(\tR\x05token\x12\x12\n" +
+	"\x04host\x18\n" +
+	" \x01(\tR\x04host\x12\x12\n" +
+	"\x04keys\x18\v \x03(\tR\x04keys\"\x11\n" +
+	"\x0fRuleListRequest\"A\n" +
+	"\x10RuleListResponse\x12-\n" +
+	"\x05rules\x18\x01 \x03(\v2\x17.bailey.control.v1.RuleR\x05rules\"\xb8\x01\n" +
+	"\x04Rule\x12\x18\n" +
+	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x14\n" +
+	"\x05match\x18\x04 \x01(\tR\x05match\x12\x12\n" +
+	"\x04left\x18\x05 \x01(\x04R\x04left\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x04R\x05until\x12\x12\n" +
+	"\x04hits\x18\a \x01(\x04R\x04hits\x12\x1a\n" +
+	"\benforced\x18\b \x01(\bR\benforced2\xc4\x10\n" +
 	"\x0eControlService\x12M\n" +
 	"\x06Status\x12 .bailey.control.v1.StatusRequest\x1a!.bailey.control.v1.StatusResponse\x12M\n" +
 	"\x06Health\x12 .bailey.control.v1.HealthRequest\x1a!.bailey.control.v1.HealthResponse\x12O\n" +
@@ -2604,7 +3799,13 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\vProductLogs\x12%.bailey.control.v1.ProductLogsRequest\x1a&.bailey.control.v1.ProductLogsResponse0\x01\x12V\n" +
 	"\tCacheShow\x12#.bailey.control.v1.CacheShowRequest\x1a$.bailey.control.v1.CacheShowResponse\x12Y\n" +
 	"\n" +
-	"CacheClear\x12$.bailey.control.v1.CacheClearRequest\x1a%.bailey.control.v1.CacheClearResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
+	"CacheClear\x12$.bailey.control.v1.CacheClearRequest\x1a%.bailey.control.v1.CacheClearResponse\x12_\n" +
+	"\fAgentUpgrade\x12&.bailey.control.v1.AgentUpgradeRequest\x1a'.bailey.control.v1.AgentUpgradeResponse\x12V\n" +
+	"\tBrakeList\x12#.bailey.control.v1.BrakeListRequest\x1a$.bailey.control.v1.BrakeListResponse\x12_\n" +
+	"\fBrakeRelease\x12&.bailey.control.v1.BrakeReleaseRequest\x1a'.bailey.control.v1.BrakeReleaseResponse\x12M\n" +
+	"\x06Unlock\x12 .bailey.control.v1.UnlockRequest\x1a!.bailey.control.v1.UnlockResponse\x12G\n" +
+	"\x04Lock\x12\x1e.bailey.control.v1.LockRequest\x1a\x1f.bailey.control.v1.LockResponse\x12S\n" +
+	"\bRuleList\x12\".bailey.control.v1.RuleListRequest\x1a#.bailey.control.v1.RuleListResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
 
 var (
 	file_api_control_v1_control_proto_rawDescOnce sync.Once
@@ -2618,123 +3819,160 @@ func file_api_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_control_v1_control_proto_rawDescData
 }
 
-var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_api_control_v1_control_proto_goTypes = []any{
 	(*ErrorHint)(nil),              // 0: bailey.control.v1.ErrorHint
 	(*StatusRequest)(nil),          // 1: bailey.control.v1.StatusRequest
 	(*StatusResponse)(nil),         // 2: bailey.control.v1.StatusResponse
-	(*Questions)(nil),              // 3: bailey.control.v1.Questions
-	(*Cache)(nil),                  // 4: bailey.control.v1.Cache
-	(*Sensor)(nil),                 // 5: bailey.control.v1.Sensor
-	(*HealthEntry)(nil),            // 6: bailey.control.v1.HealthEntry
-	(*HealthRequest)(nil),          // 7: bailey.control.v1.HealthRequest
-	(*HealthResponse)(nil),         // 8: bailey.control.v1.HealthResponse
-	(*EventsRequest)(nil),          // 9: bailey.control.v1.EventsRequest
-	(*EventsResponse)(nil),         // 10: bailey.control.v1.EventsResponse
-	(*Product)(nil),                // 11: bailey.control.v1.Product
-	(*ProductCounters)(nil),        // 12: bailey.control.v1.ProductCounters
-	(*ProductPlanRequest)(nil),     // 13: bailey.control.v1.ProductPlanRequest
-	(*ProductPlanResponse)(nil),    // 14: bailey.control.v1.ProductPlanResponse
-	(*ProductInstallRequest)(nil),  // 15: bailey.control.v1.ProductInstallRequest
-	(*ProductInstallResponse)(nil), // 16: bailey.control.v1.ProductInstallResponse
-	(*ProductListRequest)(nil),     // 17: bailey.control.v1.ProductListRequest
-	(*ProductListResponse)(nil),    // 18: bailey.control.v1.ProductListResponse
-	(*ProductShowRequest)(nil),     // 19: bailey.control.v1.ProductShowRequest
-	(*ProductShowResponse)(nil),    // 20: bailey.control.v1.ProductShowResponse
-	(*ProductStartRequest)(nil),    // 21: bailey.control.v1.ProductStartRequest
-	(*ProductStartResponse)(nil),   // 22: bailey.control.v1.ProductStartResponse
-	(*ProductStopRequest)(nil),     // 23: bailey.control.v1.ProductStopRequest
-	(*ProductStopResponse)(nil),    // 24: bailey.control.v1.ProductStopResponse
-	(*ProductRestartRequest)(nil),  // 25: bailey.control.v1.ProductRestartRequest
-	(*ProductRestartResponse)(nil), // 26: bailey.control.v1.ProductRestartResponse
-	(*ProductRemoveRequest)(nil),   // 27: bailey.control.v1.ProductRemoveRequest
-	(*ProductRemoveResponse)(nil),  // 28: bailey.control.v1.ProductRemoveResponse
-	(*ProductGrantRequest)(nil),    // 29: bailey.control.v1.ProductGrantRequest
-	(*ProductGrantResponse)(nil),   // 30: bailey.control.v1.ProductGrantResponse
-	(*ProductRevokeRequest)(nil),   // 31: bailey.control.v1.ProductRevokeRequest
-	(*ProductRevokeResponse)(nil),  // 32: bailey.control.v1.ProductRevokeResponse
-	(*ProductSetRequest)(nil),      // 33: bailey.control.v1.ProductSetRequest
-	(*ProductSetResponse)(nil),     // 34: bailey.control.v1.ProductSetResponse
-	(*ProductLogsRequest)(nil),     // 35: bailey.control.v1.ProductLogsRequest
-	(*ProductLogsResponse)(nil),    // 36: bailey.control.v1.ProductLogsResponse
-	(*CacheShowRequest)(nil),       // 37: bailey.control.v1.CacheShowRequest
-	(*CacheShowResponse)(nil),      // 38: bailey.control.v1.CacheShowResponse
-	(*CacheClearRequest)(nil),      // 39: bailey.control.v1.CacheClearRequest
-	(*CacheClearResponse)(nil),     // 40: bailey.control.v1.CacheClearResponse
-	nil,                            // 41: bailey.control.v1.Questions.ByReasonEntry
-	nil,                            // 42: bailey.control.v1.Questions.ByKindEntry
-	nil,                            // 43: bailey.control.v1.Cache.ClearedEntry
-	nil,                            // 44: bailey.control.v1.Sensor.CountersEntry
-	nil,                            // 45: bailey.control.v1.Product.SettingsEntry
-	nil,                            // 46: bailey.control.v1.ProductSetRequest.SettingsEntry
-	(*v1.Event)(nil),               // 47: bailey.product.v1.Event
-	(*v1.Process)(nil),             // 48: bailey.product.v1.Process
+	(*Keeper)(nil),                 // 3: bailey.control.v1.Keeper
+	(*AgentUpgradeRequest)(nil),    // 4: bailey.control.v1.AgentUpgradeRequest
+	(*AgentUpgradeResponse)(nil),   // 5: bailey.control.v1.AgentUpgradeResponse
+	(*Questions)(nil),              // 6: bailey.control.v1.Questions
+	(*Cache)(nil),                  // 7: bailey.control.v1.Cache
+	(*Sensor)(nil),                 // 8: bailey.control.v1.Sensor
+	(*HealthEntry)(nil),            // 9: bailey.control.v1.HealthEntry
+	(*HealthRequest)(nil),          // 10: bailey.control.v1.HealthRequest
+	(*HealthResponse)(nil),         // 11: bailey.control.v1.HealthResponse
+	(*EventsRequest)(nil),          // 12: bailey.control.v1.EventsRequest
+	(*EventsResponse)(nil),         // 13: bailey.control.v1.EventsResponse
+	(*Product)(nil),                // 14: bailey.control.v1.Product
+	(*ProductCounters)(nil),        // 15: bailey.control.v1.ProductCounters
+	(*ProductPlanRequest)(nil),     // 16: bailey.control.v1.ProductPlanRequest
+	(*ProductPlanResponse)(nil),    // 17: bailey.control.v1.ProductPlanResponse
+	(*ProductInstallRequest)(nil),  // 18: bailey.control.v1.ProductInstallRequest
+	(*ProductInstallResponse)(nil), // 19: bailey.control.v1.ProductInstallResponse
+	(*ProductListRequest)(nil),     // 20: bailey.control.v1.ProductListRequest
+	(*ProductListResponse)(nil),    // 21: bailey.control.v1.ProductListResponse
+	(*ProductShowRequest)(nil),     // 22: bailey.control.v1.ProductShowRequest
+	(*ProductShowResponse)(nil),    // 23: bailey.control.v1.ProductShowResponse
+	(*ProductStartRequest)(nil),    // 24: bailey.control.v1.ProductStartRequest
+	(*ProductStartResponse)(nil),   // 25: bailey.control.v1.ProductStartResponse
+	(*ProductStopRequest)(nil),     // 26: bailey.control.v1.ProductStopRequest
+	(*ProductStopResponse)(nil),    // 27: bailey.control.v1.ProductStopResponse
+	(*ProductRestartRequest)(nil),  // 28: bailey.control.v1.ProductRestartRequest
+	(*ProductRestartResponse)(nil), // 29: bailey.control.v1.ProductRestartResponse
+	(*ProductRemoveRequest)(nil),   // 30: bailey.control.v1.ProductRemoveRequest
+	(*ProductRemoveResponse)(nil),  // 31: bailey.control.v1.ProductRemoveResponse
+	(*ProductGrantRequest)(nil),    // 32: bailey.control.v1.ProductGrantRequest
+	(*ProductGrantResponse)(nil),   // 33: bailey.control.v1.ProductGrantResponse
+	(*ProductRevokeRequest)(nil),   // 34: bailey.control.v1.ProductRevokeRequest
+	(*ProductRevokeResponse)(nil),  // 35: bailey.control.v1.ProductRevokeResponse
+	(*ProductSetRequest)(nil),      // 36: bailey.control.v1.ProductSetRequest
+	(*ProductSetResponse)(nil),     // 37: bailey.control.v1.ProductSetResponse
+	(*ProductLogsRequest)(nil),     // 38: bailey.control.v1.ProductLogsRequest
+	(*ProductLogsResponse)(nil),    // 39: bailey.control.v1.ProductLogsResponse
+	(*CacheShowRequest)(nil),       // 40: bailey.control.v1.CacheShowRequest
+	(*CacheShowResponse)(nil),      // 41: bailey.control.v1.CacheShowResponse
+	(*CacheClearRequest)(nil),      // 42: bailey.control.v1.CacheClearRequest
+	(*CacheClearResponse)(nil),     // 43: bailey.control.v1.CacheClearResponse
+	(*BrakeListRequest)(nil),       // 44: bailey.control.v1.BrakeListRequest
+	(*BrakeListResponse)(nil),      // 45: bailey.control.v1.BrakeListResponse
+	(*BrakedProduct)(nil),          // 46: bailey.control.v1.BrakedProduct
+	(*BrakeReleaseRequest)(nil),    // 47: bailey.control.v1.BrakeReleaseRequest
+	(*BrakeReleaseResponse)(nil),   // 48: bailey.control.v1.BrakeReleaseResponse
+	(*Journal)(nil),                // 49: bailey.control.v1.Journal
+	(*UnlockRequest)(nil),          // 50: bailey.control.v1.UnlockRequest
+	(*UnlockResponse)(nil),         // 51: bailey.control.v1.UnlockResponse
+	(*LockRequest)(nil),            // 52: bailey.control.v1.LockRequest
+	(*LockResponse)(nil),           // 53: bailey.control.v1.LockResponse
+	(*Guard)(nil),                  // 54: bailey.control.v1.Guard
+	(*RuleListRequest)(nil),        // 55: bailey.control.v1.RuleListRequest
+	(*RuleListResponse)(nil),       // 56: bailey.control.v1.RuleListResponse
+	(*Rule)(nil),                   // 57: bailey.control.v1.Rule
+	nil,                            // 58: bailey.control.v1.Questions.ByReasonEntry
+	nil,                            // 59: bailey.control.v1.Questions.ByKindEntry
+	nil,                            // 60: bailey.control.v1.Cache.ClearedEntry
+	nil,                            // 61: bailey.control.v1.Sensor.CountersEntry
+	nil,                            // 62: bailey.control.v1.Product.SettingsEntry
+	nil,                            // 63: bailey.control.v1.ProductSetRequest.SettingsEntry
+	(*v1.Event)(nil),               // 64: bailey.product.v1.Event
+	(*v1.Process)(nil),             // 65: bailey.product.v1.Process
 }
 var file_api_control_v1_control_proto_depIdxs = []int32{
-	3,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
-	4,  // 1: bailey.control.v1.StatusResponse.cache:type_name -> bailey.control.v1.Cache
-	11, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
-	5,  // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
-	6,  // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
-	41, // 5: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
-	42, // 6: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
-	43, // 7: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
-	44, // 8: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
-	6,  // 9: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
-	47, // 10: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
-	48, // 11: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
-	45, // 12: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
-	12, // 13: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
-	11, // 14: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
-	11, // 15: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
-	11, // 16: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
-	11, // 17: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
-	11, // 18: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
-	11, // 19: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
-	11, // 20: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
-	11, // 21: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
-	46, // 22: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
-	11, // 23: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
-	4,  // 24: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
-	1,  // 25: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
-	7,  // 26: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
-	9,  // 27: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
-	13, // 28: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
-	15, // 29: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
-	17, // 30: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
-	19, // 31: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
-	21, // 32: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
-	23, // 33: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
-	25, // 34: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
-	27, // 35: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
-	29, // 36: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
-	31, // 37: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
-	33, // 38: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
-	35, // 39: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
-	37, // 40: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
-	39, // 41: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
-	2,  // 42: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
-	8,  // 43: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
-	10, // 44: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
-	14, // 45: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
-	16, // 46: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
-	18, // 47: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
-	20, // 48: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
-	22, // 49: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
-	24, // 50: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
-	26, // 51: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
-	28, // 52: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
-	30, // 53: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
-	32, // 54: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
-	34, // 55: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
-	36, // 56: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
-	38, // 57: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
-	40, // 58: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
-	42, // [42:59] is the sub-list for method output_type
-	25, // [25:42] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	6,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
+	7,  // 1: bailey.control.v1.StatusResponse.cache:type_name -> bailey.control.v1.Cache
+	14, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
+	8,  // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
+	9,  // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
+	3,  // 5: bailey.control.v1.StatusResponse.keeper:type_name -> bailey.control.v1.Keeper
+	49, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
+	54, // 7: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
+	58, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
+	59, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
+	60, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
+	61, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
+	9,  // 12: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
+	64, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
+	65, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
+	62, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
+	15, // 16: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
+	14, // 17: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
+	14, // 18: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
+	14, // 19: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
+	14, // 20: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
+	14, // 21: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
+	14, // 22: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
+	14, // 23: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
+	14, // 24: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
+	63, // 25: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
+	14, // 26: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
+	7,  // 27: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
+	46, // 28: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
+	14, // 29: bailey.control.v1.BrakeReleaseResponse.product:type_name -> bailey.control.v1.Product
+	54, // 30: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
+	54, // 31: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
+	57, // 32: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
+	1,  // 33: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
+	10, // 34: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
+	12, // 35: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
+	16, // 36: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
+	18, // 37: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
+	20, // 38: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
+	22, // 39: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
+	24, // 40: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
+	26, // 41: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
+	28, // 42: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
+	30, // 43: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
+	32, // 44: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
+	34, // 45: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
+	36, // 46: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
+	38, // 47: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
+	40, // 48: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
+	42, // 49: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
+	4,  // 50: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
+	44, // 51: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
+	47, // 52: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
+	50, // 53: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
+	52, // 54: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
+	55, // 55: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
+	2,  // 56: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
+	11, // 57: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
+	13, // 58: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
+	17, // 59: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
+	19, // 60: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
+	21, // 61: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
+	23, // 62: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
+	25, // 63: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
+	27, // 64: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
+	29, // 65: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
+	31, // 66: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
+	33, // 67: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
+	35, // 68: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
+	37, // 69: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
+	39, // 70: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
+	41, // 71: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
+	43, // 72: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
+	5,  // 73: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
+	45, // 74: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
+	48, // 75: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
+	51, // 76: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
+	53, // 77: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
+	56, // 78: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
+	56, // [56:79] is the sub-list for method output_type
+	33, // [33:56] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_api_control_v1_control_proto_init() }
@@ -2748,7 +3986,7 @@ func file_api_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_control_v1_control_proto_rawDesc), len(file_api_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

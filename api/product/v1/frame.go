@@ -11,20 +11,24 @@ type FrameKind uint16
 
 // The frame kinds of protocol 1.
 const (
-	FrameWelcome    FrameKind = 1 // payload Welcome; the first frame
-	FrameSubscribed FrameKind = 2 // payload Subscribed
-	FrameQuestion   FrameKind = 3 // payload Question, one descriptor
-	FrameEvent      FrameKind = 4 // payload Event
-	FrameLost       FrameKind = 5 // payload Lost
-	FrameState      FrameKind = 6 // payload State
-	FrameStop       FrameKind = 7 // no payload: finish and exit; the socket closes at the deadline
-	FrameWithdrawn  FrameKind = 8 // no payload: question id is decided, an answer is no longer needed
+	FrameWelcome    FrameKind = 1  // payload Welcome; the first frame
+	FrameSubscribed FrameKind = 2  // payload Subscribed
+	FrameQuestion   FrameKind = 3  // payload Question, one descriptor
+	FrameEvent      FrameKind = 4  // payload Event
+	FrameLost       FrameKind = 5  // payload Lost
+	FrameState      FrameKind = 6  // payload State
+	FrameStop       FrameKind = 7  // no payload: finish and exit; the socket closes at the deadline
+	FrameWithdrawn  FrameKind = 8  // no payload: question id is decided, an answer is no longer needed
+	FrameResume     FrameKind = 9  // payload Welcome: another agent took the conversation over; id names that
+	FrameRuleStatus FrameKind = 10 // payload RuleStatus; id is that of the frame that it replies to, 0 for none
 
-	FrameSubscribe FrameKind = 64 // payload Subscribe
-	FrameAnswer    FrameKind = 65 // no payload: id, seq and flags say it all
-	FrameExtend    FrameKind = 66 // no payload: question id needs until deadline
-	FrameFinding   FrameKind = 67 // payload Finding
-	FrameAck       FrameKind = 68 // no payload: every event up to seq has been handled
+	FrameSubscribe   FrameKind = 64 // payload Subscribe
+	FrameAnswer      FrameKind = 65 // no payload: id, seq and flags say it all
+	FrameExtend      FrameKind = 66 // no payload: question id needs until deadline
+	FrameFinding     FrameKind = 67 // payload Finding
+	FrameAck         FrameKind = 68 // no payload: every event up to seq has been handled
+	FrameRuleInstall FrameKind = 69 // payload RuleInstall; id is the product's, for the reply
+	FrameRuleRemove  FrameKind = 70 // payload RuleRemove; id is the product's, for the reply
 
 	FrameUnsupported FrameKind = 127 // payload Unsupported; both ways
 )
@@ -42,6 +46,7 @@ const (
 	HeaderSize  = 32
 	MaxFrame    = 64 << 10 // a whole frame, header included
 	MaxDatagram = 32 << 10 // several notify frames packed into one datagram; a single frame may be larger
+	MaxRule     = 4 << 10  // a RuleInstall's or RuleRemove's payload
 	MaxFinding  = 16 << 10 // a Finding's payload; it must fit an event together with what the agent adds
 )
 

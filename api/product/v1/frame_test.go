@@ -136,7 +136,8 @@ func TestTheDocumentNamesEveryNumber(t *testing.T) {
 	}
 	for _, row := range []string{
 		"| 1 | Welcome |", "| 2 | Subscribed |", "| 3 | Question |", "| 4 | Event |", "| 5 | Lost |", "| 6 | State |",
-		"| 7 | Stop |", "| 8 | Withdrawn |", "| 64 | Subscribe |", "| 65 | Answer |", "| 66 | Extend |", "| 67 | Finding |",
+		"| 7 | Stop |", "| 8 | Withdrawn |", "| 9 | Resume |",
+		"| 64 | Subscribe |", "| 65 | Answer |", "| 66 | Extend |", "| 67 | Finding |",
 		"| 68 | Ack |", "| 127 | Unsupported |", "| 0x0001 | deny |", "| 0x0002 | cache_file |", "| 0x0004 | shadow |",
 		"| 0x0008 | critical |", "65,536", "32,768", "16,384",
 	} {
@@ -223,7 +224,7 @@ func FuzzPayloads(f *testing.F) {
 		&Question{Kind: Kind_open, File: &File{Path: "/x", Ctime: -1}},
 		&Welcome{Protocol: 1, Deadlines: map[string]uint64{"exec": 5}, Settings: map[string]string{"a": "b"}, Grants: &Grants{See: []string{"exec"}}},
 		&Subscribed{Events: []Kind{1, 4}, Refused: []string{"open"}}, &Lost{From: 1, To: 2, Cause: "full"}, &State{Authority: "live"},
-		&Subscribe{Events: []Kind{1}, MutePaths: []string{"/proc"}}, &Finding{Rule: "r", Fields: map[string]string{"k": "v"}}, &Unsupported{FrameKind: 9},
+		&Subscribe{Events: []Kind{1}, MutePaths: []string{"/proc"}, Resume: true, Resumed: 9, LastSeq: 1 << 40, LastQuestionSeq: 7}, &Finding{Rule: "r", Fields: map[string]string{"k": "v"}}, &Unsupported{FrameKind: 9},
 	}
 	for i, m := range seeds {
 		b, err := m.MarshalVT()

@@ -46,6 +46,7 @@ const (
 	Kind_finding     Kind = 33
 	Kind_product     Kind = 34
 	Kind_health      Kind = 35
+	Kind_tamper      Kind = 36
 )
 
 // Enum value maps for Kind.
@@ -65,6 +66,7 @@ var (
 		33: "finding",
 		34: "product",
 		35: "health",
+		36: "tamper",
 	}
 	Kind_value = map[string]int32{
 		"unspecified": 0,
@@ -81,6 +83,7 @@ var (
 		"finding":     33,
 		"product":     34,
 		"health":      35,
+		"tamper":      36,
 	}
 )
 
@@ -212,7 +215,7 @@ func (x Lost_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lost_Stream.Descriptor instead.
 func (Lost_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{20, 0}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // A process for the machine's uptime. start is in nanoseconds since boot (CLOCK_BOOTTIME).
@@ -634,6 +637,7 @@ type Event struct {
 	Finding       *Finding               `protobuf:"bytes,15,opt,name=finding,proto3" json:"finding,omitempty"`
 	Product       *ProductState          `protobuf:"bytes,16,opt,name=product,proto3" json:"product,omitempty"`
 	Health        *HealthEntry           `protobuf:"bytes,17,opt,name=health,proto3" json:"health,omitempty"`
+	Tamper        *Tamper                `protobuf:"bytes,18,opt,name=tamper,proto3" json:"tamper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -748,6 +752,13 @@ func (x *Event) GetProduct() *ProductState {
 func (x *Event) GetHealth() *HealthEntry {
 	if x != nil {
 		return x.Health
+	}
+	return nil
+}
+
+func (x *Event) GetTamper() *Tamper {
+	if x != nil {
+		return x.Tamper
 	}
 	return nil
 }
@@ -1430,6 +1441,100 @@ func (x *HealthEntry) GetRemedy() string {
 	return ""
 }
 
+// Something that was tried against the platform: its processes, files, control groups, BPF programs, or what they rest on. The
+// event's process did it.
+type Tamper struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hook          string                 `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`              // what saw it: an LSM hook of the kernel's, or a word of the agent's where one hook sees many things
+	Refused       bool                   `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`       // it has not happened
+	Undone        bool                   `protobuf:"varint,3,opt,name=undone,proto3" json:"undone,omitempty"`         // it has happened, and the agent undid it
+	Target        *ProcessKey            `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`          // the process that it was done to
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`              // of the file that it was done to, without directories
+	Detail        uint64                 `protobuf:"varint,6,opt,name=detail,proto3" json:"detail,omitempty"`         // a signal, a request, a mode: by the hook
+	Suppressed    uint64                 `protobuf:"varint,7,opt,name=suppressed,proto3" json:"suppressed,omitempty"` // attempts like this one, by the same process, since the last event
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tamper) Reset() {
+	*x = Tamper{}
+	mi := &file_api_product_v1_product_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tamper) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tamper) ProtoMessage() {}
+
+func (x *Tamper) ProtoReflect() protoreflect.Message {
+	mi := &file_api_product_v1_product_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tamper.ProtoReflect.Descriptor instead.
+func (*Tamper) Descriptor() ([]byte, []int) {
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Tamper) GetHook() string {
+	if x != nil {
+		return x.Hook
+	}
+	return ""
+}
+
+func (x *Tamper) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *Tamper) GetUndone() bool {
+	if x != nil {
+		return x.Undone
+	}
+	return false
+}
+
+func (x *Tamper) GetTarget() *ProcessKey {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Tamper) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Tamper) GetDetail() uint64 {
+	if x != nil {
+		return x.Detail
+	}
+	return 0
+}
+
+func (x *Tamper) GetSuppressed() uint64 {
+	if x != nil {
+		return x.Suppressed
+	}
+	return 0
+}
+
 // The payload of a Question frame; the frame's header carries id, seq and the deadline. The file itself comes as a
 // read-only descriptor with the frame; whether the question is critical or shadow is said by the frame's flags.
 type Question struct {
@@ -1444,7 +1549,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_api_product_v1_product_proto_msgTypes[14]
+	mi := &file_api_product_v1_product_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1561,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[14]
+	mi := &file_api_product_v1_product_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1574,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{14}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Question) GetKind() Kind {
@@ -1500,7 +1605,7 @@ func (x *Question) GetFile() *File {
 	return nil
 }
 
-// The first frame, from the agent.
+// The first frame, from the agent. Also the payload of Resume, which another agent sends on a socket that it took over.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
@@ -1519,7 +1624,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_api_product_v1_product_proto_msgTypes[15]
+	mi := &file_api_product_v1_product_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1636,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[15]
+	mi := &file_api_product_v1_product_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1649,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{15}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
@@ -1625,13 +1730,14 @@ type Grants struct {
 	OpenScope     []string               `protobuf:"bytes,3,rep,name=open_scope,json=openScope,proto3" json:"open_scope,omitempty"`
 	Deny          bool                   `protobuf:"varint,4,opt,name=deny,proto3" json:"deny,omitempty"`
 	DenyCritical  bool                   `protobuf:"varint,5,opt,name=deny_critical,json=denyCritical,proto3" json:"deny_critical,omitempty"`
+	Rules         []string               `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"` // actions of which it may install rules
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grants) Reset() {
 	*x = Grants{}
-	mi := &file_api_product_v1_product_proto_msgTypes[16]
+	mi := &file_api_product_v1_product_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1749,7 @@ func (x *Grants) String() string {
 func (*Grants) ProtoMessage() {}
 
 func (x *Grants) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[16]
+	mi := &file_api_product_v1_product_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1762,7 @@ func (x *Grants) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grants.ProtoReflect.Descriptor instead.
 func (*Grants) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{16}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Grants) GetSee() []string {
@@ -1694,22 +1800,33 @@ func (x *Grants) GetDenyCritical() bool {
 	return false
 }
 
+func (x *Grants) GetRules() []string {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 // What the product wants to be told and asked from now on; replaces its earlier subscription.
 type Subscribe struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Events          []Kind                 `protobuf:"varint,1,rep,packed,name=events,proto3,enum=bailey.product.v1.Kind" json:"events,omitempty"`
 	Questions       []Kind                 `protobuf:"varint,2,rep,packed,name=questions,proto3,enum=bailey.product.v1.Kind" json:"questions,omitempty"`
-	MuteExecutables []string               `protobuf:"bytes,3,rep,name=mute_executables,json=muteExecutables,proto3" json:"mute_executables,omitempty"`    // exact paths whose events (not questions) are not wanted
-	MutePaths       []string               `protobuf:"bytes,4,rep,name=mute_paths,json=mutePaths,proto3" json:"mute_paths,omitempty"`                      // path prefixes of targets
-	MutePathsInvert bool                   `protobuf:"varint,5,opt,name=mute_paths_invert,json=mutePathsInvert,proto3" json:"mute_paths_invert,omitempty"` // only those targets are wanted
-	Sdk             string                 `protobuf:"bytes,6,opt,name=sdk,proto3" json:"sdk,omitempty"`                                                   // free text for the operator, e.g. "bailey-go/1"
+	MuteExecutables []string               `protobuf:"bytes,3,rep,name=mute_executables,json=muteExecutables,proto3" json:"mute_executables,omitempty"`     // exact paths whose events (not questions) are not wanted
+	MutePaths       []string               `protobuf:"bytes,4,rep,name=mute_paths,json=mutePaths,proto3" json:"mute_paths,omitempty"`                       // path prefixes of targets
+	MutePathsInvert bool                   `protobuf:"varint,5,opt,name=mute_paths_invert,json=mutePathsInvert,proto3" json:"mute_paths_invert,omitempty"`  // only those targets are wanted
+	Sdk             string                 `protobuf:"bytes,6,opt,name=sdk,proto3" json:"sdk,omitempty"`                                                    // free text for the operator, e.g. "bailey-go/1"
+	Resume          bool                   `protobuf:"varint,7,opt,name=resume,proto3" json:"resume,omitempty"`                                             // the product knows the frame Resume: it can go on with another agent
+	Resumed         uint64                 `protobuf:"varint,8,opt,name=resumed,proto3" json:"resumed,omitempty"`                                           // in the reply to Resume: the id of that frame; the next two are set with it
+	LastSeq         uint64                 `protobuf:"varint,9,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`                            // the highest event number received, those announced as lost included
+	LastQuestionSeq uint64                 `protobuf:"varint,10,opt,name=last_question_seq,json=lastQuestionSeq,proto3" json:"last_question_seq,omitempty"` // the same of the questions' count
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_api_product_v1_product_proto_msgTypes[17]
+	mi := &file_api_product_v1_product_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1838,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[17]
+	mi := &file_api_product_v1_product_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1851,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{17}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Subscribe) GetEvents() []Kind {
@@ -1779,6 +1896,34 @@ func (x *Subscribe) GetSdk() string {
 	return ""
 }
 
+func (x *Subscribe) GetResume() bool {
+	if x != nil {
+		return x.Resume
+	}
+	return false
+}
+
+func (x *Subscribe) GetResumed() uint64 {
+	if x != nil {
+		return x.Resumed
+	}
+	return 0
+}
+
+func (x *Subscribe) GetLastSeq() uint64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+func (x *Subscribe) GetLastQuestionSeq() uint64 {
+	if x != nil {
+		return x.LastQuestionSeq
+	}
+	return 0
+}
+
 // The agent's reply to Subscribe: what was accepted, and why the rest was not.
 type Subscribed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1791,7 +1936,7 @@ type Subscribed struct {
 
 func (x *Subscribed) Reset() {
 	*x = Subscribed{}
-	mi := &file_api_product_v1_product_proto_msgTypes[18]
+	mi := &file_api_product_v1_product_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1948,7 @@ func (x *Subscribed) String() string {
 func (*Subscribed) ProtoMessage() {}
 
 func (x *Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[18]
+	mi := &file_api_product_v1_product_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1961,7 @@ func (x *Subscribed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribed.ProtoReflect.Descriptor instead.
 func (*Subscribed) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{18}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Subscribed) GetEvents() []Kind {
@@ -1840,7 +1985,7 @@ func (x *Subscribed) GetRefused() []string {
 	return nil
 }
 
-// A change of this product's authority: live, shadow, degraded or off.
+// A change of this product's authority: live, shadow, degraded, braked or off.
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Authority     string                 `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
@@ -1851,7 +1996,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_api_product_v1_product_proto_msgTypes[19]
+	mi := &file_api_product_v1_product_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2008,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[19]
+	mi := &file_api_product_v1_product_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2021,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{19}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *State) GetAuthority() string {
@@ -1906,7 +2051,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_api_product_v1_product_proto_msgTypes[20]
+	mi := &file_api_product_v1_product_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2063,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[20]
+	mi := &file_api_product_v1_product_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2076,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{20}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Lost) GetStream() Lost_Stream {
@@ -1962,6 +2107,315 @@ func (x *Lost) GetCause() string {
 	return ""
 }
 
+// A standing deny, which the kernel enforces with no round trip until its lease ends, whether or not the product and the agent live.
+// Installed again under the same id it has a new lease; with another action or match it replaces the rule of that id. All that is set
+// must fit. The agent replies with RuleStatus, whose frame has the same id in its header.
+type RuleInstall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // the product's own name of it: 1 to 64 of A-Z a-z 0-9 . _ : -
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"` // exec, open_write, unlink_rename, connect, module_load, ptrace, memfd_exec, mprotect_exec
+	Lease         uint64                 `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`  // nanoseconds from now, at most what the operator allows
+	Match         *RuleMatch             `protobuf:"bytes,4,opt,name=match,proto3" json:"match,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleInstall) Reset() {
+	*x = RuleInstall{}
+	mi := &file_api_product_v1_product_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleInstall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleInstall) ProtoMessage() {}
+
+func (x *RuleInstall) ProtoReflect() protoreflect.Message {
+	mi := &file_api_product_v1_product_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleInstall.ProtoReflect.Descriptor instead.
+func (*RuleInstall) Descriptor() ([]byte, []int) {
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RuleInstall) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RuleInstall) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *RuleInstall) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *RuleInstall) GetMatch() *RuleMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+type RuleMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`   // this very file, as it is now: another one in its place is not meant
+	Below         string                 `protobuf:"bytes,2,opt,name=below,proto3" json:"below,omitempty"` // this directory and all that is below it, at any time
+	Dev           uint64                 `protobuf:"varint,3,opt,name=dev,proto3" json:"dev,omitempty"`    // of the file, from File in an event or question: another one at that path by now is refused
+	Ino           uint64                 `protobuf:"varint,4,opt,name=ino,proto3" json:"ino,omitempty"`
+	Executable    string                 `protobuf:"bytes,5,opt,name=executable,proto3" json:"executable,omitempty"`               // what the acting process executes
+	Cgroup        string                 `protobuf:"bytes,6,opt,name=cgroup,proto3" json:"cgroup,omitempty"`                       // a control group (version 2) that the acting process is in or below
+	CgroupId      uint64                 `protobuf:"varint,7,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`  // the same by its number, from Process
+	Destination   string                 `protobuf:"bytes,8,opt,name=destination,proto3" json:"destination,omitempty"`             // an IPv4 or IPv6 address or block
+	PortLow       uint32                 `protobuf:"varint,9,opt,name=port_low,json=portLow,proto3" json:"port_low,omitempty"`     // 0: every port
+	PortHigh      uint32                 `protobuf:"varint,10,opt,name=port_high,json=portHigh,proto3" json:"port_high,omitempty"` // 0: port_low alone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleMatch) Reset() {
+	*x = RuleMatch{}
+	mi := &file_api_product_v1_product_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleMatch) ProtoMessage() {}
+
+func (x *RuleMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_product_v1_product_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleMatch.ProtoReflect.Descriptor instead.
+func (*RuleMatch) Descriptor() ([]byte, []int) {
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RuleMatch) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *RuleMatch) GetBelow() string {
+	if x != nil {
+		return x.Below
+	}
+	return ""
+}
+
+func (x *RuleMatch) GetDev() uint64 {
+	if x != nil {
+		return x.Dev
+	}
+	return 0
+}
+
+func (x *RuleMatch) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *RuleMatch) GetExecutable() string {
+	if x != nil {
+		return x.Executable
+	}
+	return ""
+}
+
+func (x *RuleMatch) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *RuleMatch) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *RuleMatch) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *RuleMatch) GetPortLow() uint32 {
+	if x != nil {
+		return x.PortLow
+	}
+	return 0
+}
+
+func (x *RuleMatch) GetPortHigh() uint32 {
+	if x != nil {
+		return x.PortHigh
+	}
+	return 0
+}
+
+// Ends a rule of this product. The agent replies with RuleStatus.
+type RuleRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleRemove) Reset() {
+	*x = RuleRemove{}
+	mi := &file_api_product_v1_product_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleRemove) ProtoMessage() {}
+
+func (x *RuleRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_api_product_v1_product_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleRemove.ProtoReflect.Descriptor instead.
+func (*RuleRemove) Descriptor() ([]byte, []int) {
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RuleRemove) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// What became of a RuleInstall or RuleRemove; or, with 0 as the id in the header, of a rule that ended for another reason.
+type RuleStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // installed, renewed, removed, expired, disabled, refused
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`   // why it was refused: invalid, not_granted, critical, not_found, full, unsupported, busy or internal
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // the same in a sentence
+	Until         uint64                 `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`  // nanoseconds since boot (CLOCK_BOOTTIME)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleStatus) Reset() {
+	*x = RuleStatus{}
+	mi := &file_api_product_v1_product_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleStatus) ProtoMessage() {}
+
+func (x *RuleStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_api_product_v1_product_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleStatus.ProtoReflect.Descriptor instead.
+func (*RuleStatus) Descriptor() ([]byte, []int) {
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RuleStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RuleStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RuleStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *RuleStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RuleStatus) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 // A frame kind that the receiver does not know.
 type Unsupported struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1972,7 +2426,7 @@ type Unsupported struct {
 
 func (x *Unsupported) Reset() {
 	*x = Unsupported{}
-	mi := &file_api_product_v1_product_proto_msgTypes[21]
+	mi := &file_api_product_v1_product_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2438,7 @@ func (x *Unsupported) String() string {
 func (*Unsupported) ProtoMessage() {}
 
 func (x *Unsupported) ProtoReflect() protoreflect.Message {
-	mi := &file_api_product_v1_product_proto_msgTypes[21]
+	mi := &file_api_product_v1_product_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2451,7 @@ func (x *Unsupported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsupported.ProtoReflect.Descriptor instead.
 func (*Unsupported) Descriptor() ([]byte, []int) {
-	return file_api_product_v1_product_proto_rawDescGZIP(), []int{21}
+	return file_api_product_v1_product_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Unsupported) GetFrameKind() uint32 {
@@ -2052,7 +2506,7 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\fcontainer_id\x18\b \x01(\tR\vcontainerId\x12\x16\n" +
 	"\x06kernel\x18\t \x01(\bR\x06kernel\x12'\n" +
 	"\x0fmount_namespace\x18\n" +
-	" \x01(\x04R\x0emountNamespace\"\xa8\x04\n" +
+	" \x01(\x04R\x0emountNamespace\"\xdb\x04\n" +
 	"\x05Event\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.bailey.product.v1.KindR\x04kind\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -2066,7 +2520,8 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\averdict\x18\x0e \x01(\v2\x1a.bailey.product.v1.VerdictR\averdict\x124\n" +
 	"\afinding\x18\x0f \x01(\v2\x1a.bailey.product.v1.FindingR\afinding\x129\n" +
 	"\aproduct\x18\x10 \x01(\v2\x1f.bailey.product.v1.ProductStateR\aproduct\x126\n" +
-	"\x06health\x18\x11 \x01(\v2\x1e.bailey.product.v1.HealthEntryR\x06health\"\xbd\x01\n" +
+	"\x06health\x18\x11 \x01(\v2\x1e.bailey.product.v1.HealthEntryR\x06health\x121\n" +
+	"\x06tamper\x18\x12 \x01(\v2\x19.bailey.product.v1.TamperR\x06tamper\"\xbd\x01\n" +
 	"\x04Exec\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12%\n" +
 	"\x0eargv_truncated\x18\x02 \x01(\bR\rargvTruncated\x12\x12\n" +
@@ -2124,7 +2579,17 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
 	"\asummary\x18\x03 \x01(\tR\asummary\x12\x16\n" +
-	"\x06remedy\x18\x04 \x01(\tR\x06remedy\"\xae\x01\n" +
+	"\x06remedy\x18\x04 \x01(\tR\x06remedy\"\xd1\x01\n" +
+	"\x06Tamper\x12\x12\n" +
+	"\x04hook\x18\x01 \x01(\tR\x04hook\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\bR\arefused\x12\x16\n" +
+	"\x06undone\x18\x03 \x01(\bR\x06undone\x125\n" +
+	"\x06target\x18\x04 \x01(\v2\x1d.bailey.product.v1.ProcessKeyR\x06target\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\x04R\x06detail\x12\x1e\n" +
+	"\n" +
+	"suppressed\x18\a \x01(\x04R\n" +
+	"suppressed\"\xae\x01\n" +
 	"\bQuestion\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.bailey.product.v1.KindR\x04kind\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x04R\x04time\x124\n" +
@@ -2147,14 +2612,15 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\x01\n" +
 	"\x06Grants\x12\x10\n" +
 	"\x03see\x18\x01 \x03(\tR\x03see\x12\x16\n" +
 	"\x06decide\x18\x02 \x03(\tR\x06decide\x12\x1d\n" +
 	"\n" +
 	"open_scope\x18\x03 \x03(\tR\topenScope\x12\x12\n" +
 	"\x04deny\x18\x04 \x01(\bR\x04deny\x12#\n" +
-	"\rdeny_critical\x18\x05 \x01(\bR\fdenyCritical\"\xfb\x01\n" +
+	"\rdeny_critical\x18\x05 \x01(\bR\fdenyCritical\x12\x14\n" +
+	"\x05rules\x18\x06 \x03(\tR\x05rules\"\xf4\x02\n" +
 	"\tSubscribe\x12/\n" +
 	"\x06events\x18\x01 \x03(\x0e2\x17.bailey.product.v1.KindR\x06events\x125\n" +
 	"\tquestions\x18\x02 \x03(\x0e2\x17.bailey.product.v1.KindR\tquestions\x12)\n" +
@@ -2162,7 +2628,12 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\n" +
 	"mute_paths\x18\x04 \x03(\tR\tmutePaths\x12*\n" +
 	"\x11mute_paths_invert\x18\x05 \x01(\bR\x0fmutePathsInvert\x12\x10\n" +
-	"\x03sdk\x18\x06 \x01(\tR\x03sdk\"\x8e\x01\n" +
+	"\x03sdk\x18\x06 \x01(\tR\x03sdk\x12\x16\n" +
+	"\x06resume\x18\a \x01(\bR\x06resume\x12\x18\n" +
+	"\aresumed\x18\b \x01(\x04R\aresumed\x12\x19\n" +
+	"\blast_seq\x18\t \x01(\x04R\alastSeq\x12*\n" +
+	"\x11last_question_seq\x18\n" +
+	" \x01(\x04R\x0flastQuestionSeq\"\x8e\x01\n" +
 	"\n" +
 	"Subscribed\x12/\n" +
 	"\x06events\x18\x01 \x03(\x0e2\x17.bailey.product.v1.KindR\x06events\x125\n" +
@@ -2179,10 +2650,39 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\x06Stream\x12\n" +
 	"\n" +
 	"\x06events\x10\x00\x12\r\n" +
-	"\tquestions\x10\x01\",\n" +
+	"\tquestions\x10\x01\"\x7f\n" +
+	"\vRuleInstall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\x04R\x05lease\x122\n" +
+	"\x05match\x18\x04 \x01(\v2\x1c.bailey.product.v1.RuleMatchR\x05match\"\x88\x02\n" +
+	"\tRuleMatch\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x14\n" +
+	"\x05below\x18\x02 \x01(\tR\x05below\x12\x10\n" +
+	"\x03dev\x18\x03 \x01(\x04R\x03dev\x12\x10\n" +
+	"\x03ino\x18\x04 \x01(\x04R\x03ino\x12\x1e\n" +
+	"\n" +
+	"executable\x18\x05 \x01(\tR\n" +
+	"executable\x12\x16\n" +
+	"\x06cgroup\x18\x06 \x01(\tR\x06cgroup\x12\x1b\n" +
+	"\tcgroup_id\x18\a \x01(\x04R\bcgroupId\x12 \n" +
+	"\vdestination\x18\b \x01(\tR\vdestination\x12\x19\n" +
+	"\bport_low\x18\t \x01(\rR\aportLow\x12\x1b\n" +
+	"\tport_high\x18\n" +
+	" \x01(\rR\bportHigh\"\x1c\n" +
+	"\n" +
+	"RuleRemove\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"v\n" +
+	"\n" +
+	"RuleStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05until\x18\x05 \x01(\x04R\x05until\",\n" +
 	"\vUnsupported\x12\x1d\n" +
 	"\n" +
-	"frame_kind\x18\x01 \x01(\rR\tframeKind*\xb3\x01\n" +
+	"frame_kind\x18\x01 \x01(\rR\tframeKind*\xbf\x01\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vunspecified\x10\x00\x12\b\n" +
 	"\x04exec\x10\x01\x12\b\n" +
@@ -2202,7 +2702,9 @@ const file_api_product_v1_product_proto_rawDesc = "" +
 	"\afinding\x10!\x12\v\n" +
 	"\aproduct\x10\"\x12\n" +
 	"\n" +
-	"\x06health\x10#*[\n" +
+	"\x06health\x10#\x12\n" +
+	"\n" +
+	"\x06tamper\x10$*[\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14severity_unspecified\x10\x00\x12\b\n" +
 	"\x04info\x10\x01\x12\a\n" +
@@ -2225,7 +2727,7 @@ func file_api_product_v1_product_proto_rawDescGZIP() []byte {
 }
 
 var file_api_product_v1_product_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_product_v1_product_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_product_v1_product_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_api_product_v1_product_proto_goTypes = []any{
 	(Kind)(0),             // 0: bailey.product.v1.Kind
 	(Severity)(0),         // 1: bailey.product.v1.Severity
@@ -2244,17 +2746,22 @@ var file_api_product_v1_product_proto_goTypes = []any{
 	(*Finding)(nil),       // 14: bailey.product.v1.Finding
 	(*ProductState)(nil),  // 15: bailey.product.v1.ProductState
 	(*HealthEntry)(nil),   // 16: bailey.product.v1.HealthEntry
-	(*Question)(nil),      // 17: bailey.product.v1.Question
-	(*Welcome)(nil),       // 18: bailey.product.v1.Welcome
-	(*Grants)(nil),        // 19: bailey.product.v1.Grants
-	(*Subscribe)(nil),     // 20: bailey.product.v1.Subscribe
-	(*Subscribed)(nil),    // 21: bailey.product.v1.Subscribed
-	(*State)(nil),         // 22: bailey.product.v1.State
-	(*Lost)(nil),          // 23: bailey.product.v1.Lost
-	(*Unsupported)(nil),   // 24: bailey.product.v1.Unsupported
-	nil,                   // 25: bailey.product.v1.Finding.FieldsEntry
-	nil,                   // 26: bailey.product.v1.Welcome.DeadlinesEntry
-	nil,                   // 27: bailey.product.v1.Welcome.SettingsEntry
+	(*Tamper)(nil),        // 17: bailey.product.v1.Tamper
+	(*Question)(nil),      // 18: bailey.product.v1.Question
+	(*Welcome)(nil),       // 19: bailey.product.v1.Welcome
+	(*Grants)(nil),        // 20: bailey.product.v1.Grants
+	(*Subscribe)(nil),     // 21: bailey.product.v1.Subscribe
+	(*Subscribed)(nil),    // 22: bailey.product.v1.Subscribed
+	(*State)(nil),         // 23: bailey.product.v1.State
+	(*Lost)(nil),          // 24: bailey.product.v1.Lost
+	(*RuleInstall)(nil),   // 25: bailey.product.v1.RuleInstall
+	(*RuleMatch)(nil),     // 26: bailey.product.v1.RuleMatch
+	(*RuleRemove)(nil),    // 27: bailey.product.v1.RuleRemove
+	(*RuleStatus)(nil),    // 28: bailey.product.v1.RuleStatus
+	(*Unsupported)(nil),   // 29: bailey.product.v1.Unsupported
+	nil,                   // 30: bailey.product.v1.Finding.FieldsEntry
+	nil,                   // 31: bailey.product.v1.Welcome.DeadlinesEntry
+	nil,                   // 32: bailey.product.v1.Welcome.SettingsEntry
 }
 var file_api_product_v1_product_proto_depIdxs = []int32{
 	3,  // 0: bailey.product.v1.Process.key:type_name -> bailey.product.v1.ProcessKey
@@ -2271,31 +2778,34 @@ var file_api_product_v1_product_proto_depIdxs = []int32{
 	14, // 11: bailey.product.v1.Event.finding:type_name -> bailey.product.v1.Finding
 	15, // 12: bailey.product.v1.Event.product:type_name -> bailey.product.v1.ProductState
 	16, // 13: bailey.product.v1.Event.health:type_name -> bailey.product.v1.HealthEntry
-	6,  // 14: bailey.product.v1.Fork.child:type_name -> bailey.product.v1.Process
-	4,  // 15: bailey.product.v1.FileEvent.file:type_name -> bailey.product.v1.File
-	0,  // 16: bailey.product.v1.Verdict.asked:type_name -> bailey.product.v1.Kind
-	4,  // 17: bailey.product.v1.Verdict.file:type_name -> bailey.product.v1.File
-	13, // 18: bailey.product.v1.Verdict.answers:type_name -> bailey.product.v1.ProductAnswer
-	1,  // 19: bailey.product.v1.Finding.severity:type_name -> bailey.product.v1.Severity
-	4,  // 20: bailey.product.v1.Finding.file:type_name -> bailey.product.v1.File
-	3,  // 21: bailey.product.v1.Finding.target:type_name -> bailey.product.v1.ProcessKey
-	25, // 22: bailey.product.v1.Finding.fields:type_name -> bailey.product.v1.Finding.FieldsEntry
-	0,  // 23: bailey.product.v1.Question.kind:type_name -> bailey.product.v1.Kind
-	6,  // 24: bailey.product.v1.Question.process:type_name -> bailey.product.v1.Process
-	4,  // 25: bailey.product.v1.Question.file:type_name -> bailey.product.v1.File
-	19, // 26: bailey.product.v1.Welcome.grants:type_name -> bailey.product.v1.Grants
-	26, // 27: bailey.product.v1.Welcome.deadlines:type_name -> bailey.product.v1.Welcome.DeadlinesEntry
-	27, // 28: bailey.product.v1.Welcome.settings:type_name -> bailey.product.v1.Welcome.SettingsEntry
-	0,  // 29: bailey.product.v1.Subscribe.events:type_name -> bailey.product.v1.Kind
-	0,  // 30: bailey.product.v1.Subscribe.questions:type_name -> bailey.product.v1.Kind
-	0,  // 31: bailey.product.v1.Subscribed.events:type_name -> bailey.product.v1.Kind
-	0,  // 32: bailey.product.v1.Subscribed.questions:type_name -> bailey.product.v1.Kind
-	2,  // 33: bailey.product.v1.Lost.stream:type_name -> bailey.product.v1.Lost.Stream
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	17, // 14: bailey.product.v1.Event.tamper:type_name -> bailey.product.v1.Tamper
+	6,  // 15: bailey.product.v1.Fork.child:type_name -> bailey.product.v1.Process
+	4,  // 16: bailey.product.v1.FileEvent.file:type_name -> bailey.product.v1.File
+	0,  // 17: bailey.product.v1.Verdict.asked:type_name -> bailey.product.v1.Kind
+	4,  // 18: bailey.product.v1.Verdict.file:type_name -> bailey.product.v1.File
+	13, // 19: bailey.product.v1.Verdict.answers:type_name -> bailey.product.v1.ProductAnswer
+	1,  // 20: bailey.product.v1.Finding.severity:type_name -> bailey.product.v1.Severity
+	4,  // 21: bailey.product.v1.Finding.file:type_name -> bailey.product.v1.File
+	3,  // 22: bailey.product.v1.Finding.target:type_name -> bailey.product.v1.ProcessKey
+	30, // 23: bailey.product.v1.Finding.fields:type_name -> bailey.product.v1.Finding.FieldsEntry
+	3,  // 24: bailey.product.v1.Tamper.target:type_name -> bailey.product.v1.ProcessKey
+	0,  // 25: bailey.product.v1.Question.kind:type_name -> bailey.product.v1.Kind
+	6,  // 26: bailey.product.v1.Question.process:type_name -> bailey.product.v1.Process
+	4,  // 27: bailey.product.v1.Question.file:type_name -> bailey.product.v1.File
+	20, // 28: bailey.product.v1.Welcome.grants:type_name -> bailey.product.v1.Grants
+	31, // 29: bailey.product.v1.Welcome.deadlines:type_name -> bailey.product.v1.Welcome.DeadlinesEntry
+	32, // 30: bailey.product.v1.Welcome.settings:type_name -> bailey.product.v1.Welcome.SettingsEntry
+	0,  // 31: bailey.product.v1.Subscribe.events:type_name -> bailey.product.v1.Kind
+	0,  // 32: bailey.product.v1.Subscribe.questions:type_name -> bailey.product.v1.Kind
+	0,  // 33: bailey.product.v1.Subscribed.events:type_name -> bailey.product.v1.Kind
+	0,  // 34: bailey.product.v1.Subscribed.questions:type_name -> bailey.product.v1.Kind
+	2,  // 35: bailey.product.v1.Lost.stream:type_name -> bailey.product.v1.Lost.Stream
+	26, // 36: bailey.product.v1.RuleInstall.match:type_name -> bailey.product.v1.RuleMatch
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_product_v1_product_proto_init() }
@@ -2309,7 +2819,7 @@ func file_api_product_v1_product_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_product_v1_product_proto_rawDesc), len(file_api_product_v1_product_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

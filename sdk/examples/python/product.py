@@ -16,7 +16,7 @@ import product_pb2 as pb
 HEADER = struct.Struct("<IHHQQQ")  # length, kind, flags, id, seq, deadline
 MAX_FRAME = 64 << 10
 
-WELCOME, SUBSCRIBED, QUESTION, EVENT, LOST, STATE, STOP, WITHDRAWN = range(1, 9)
+WELCOME, SUBSCRIBED, QUESTION, EVENT, LOST, STATE, STOP, WITHDRAWN, RESUME = range(1, 10)
 SUBSCRIBE, ANSWER, EXTEND, FINDING, ACK = range(64, 69)
 UNSUPPORTED = 127
 
@@ -97,6 +97,7 @@ class Product:
         self.forbidden = b""
         self.authority = ""
         self.events = 0
+        self.last_event = self.last_question = 0  # numbers received, for an agent that takes over
 
     def run(self):
         frame = self.wire.receive()
@@ -109,8 +110,7 @@ class Product:
         self.forbidden = welcome.settings["forbidden"].encode()
         if not self.forbidden:
             raise ValueError("the setting 'forbidden' is empty")
-        subscribe = pb.Subscribe(events=[pb.Kind.Value("exec")], questions=[pb.Kind.Value("exec")], sdk="python-example/1")
-        self.wire.send(SUBSCRIBE, subscribe.SerializeToString())
+        self.subscribe()
         while True:
             # Take all that is there before answering, so that a question that was withdrawn meanwhile is not scanned.
             acked, frame = 0, self.wire.receive(wait=not self.waiting)
@@ -126,22 +126,44 @@ class Product:
             if self.waiting:
                 self.answer(self.waiting.popitem(last=False)[1])
 
+    def subscribe(self, **more):
+        kinds = [pb.Kind.Value("exec")]
+        subscribe = pb.Subscribe(events=kinds, questions=kinds, sdk="python-example/1", resume=True, **more)
+        self.wire.send(SUBSCRIBE, subscribe.SerializeToString())
+
+    def resume(self, frame):
+        """Goes on with another agent: nobody waits for the answers to what the old one asked."""
+        welcome = pb.Welcome.FromString(frame.payload)
+        self.authority = welcome.authority
+        while self.waiting:
+            question = self.waiting.popitem()[1]
+            if question.fd >= 0:
+                os.close(question.fd)
+        self.subscribe(resumed=frame.id, last_seq=self.last_event, last_question_seq=self.last_question)
+        log("resumed by agent " + welcome.agent_version)
+
     def handle(self, frame):
         """Handles one frame; returns the number of an event that is now dealt with."""
         if frame.fd >= 0 and frame.kind != QUESTION:
             os.close(frame.fd)
         if frame.kind == QUESTION:
+            self.last_question = frame.seq
             self.waiting[frame.id] = frame
         elif frame.kind == WITHDRAWN:
             withdrawn = self.waiting.pop(frame.id, None)
             if withdrawn and withdrawn.fd >= 0:
                 os.close(withdrawn.fd)
         elif frame.kind == EVENT:
+            self.last_event = frame.seq
             event = pb.Event.FromString(frame.payload)
             self.events += event.kind == pb.Kind.Value("exec")
             return frame.seq
         elif frame.kind == LOST:
             lost = pb.Lost.FromString(frame.payload)
+            if lost.stream == pb.Lost.questions:
+                self.last_question = lost.to
+            else:
+                self.last_event = lost.to
             log("lost %s %d to %d: %s" % (pb.Lost.Stream.Name(lost.stream), getattr(lost, "from"), lost.to, lost.cause))
         elif frame.kind == STATE:
             state = pb.State.FromString(frame.payload)
@@ -150,6 +172,8 @@ class Product:
         elif frame.kind == SUBSCRIBED:
             for refused in pb.Subscribed.FromString(frame.payload).refused:
                 log("refused: " + refused)
+        elif frame.kind == RESUME:
+            self.resume(frame)
         elif frame.kind != UNSUPPORTED:
             self.wire.send(UNSUPPORTED, pb.Unsupported(frame_kind=frame.kind).SerializeToString())
         return 0

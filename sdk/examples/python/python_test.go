@@ -107,10 +107,21 @@ func TestPythonExample(t *testing.T) {
 					t.Errorf("question %d of many: %v %t", i, got, ok)
 				}
 			}
+			for range 20 { // questions that nobody waits for
+				a.Begin(sdktest.Question{Kind: sdk.Exec, Path: path})
+			}
+			a.EmitOnly(events[0])
+			a.Resume()
+			a.Lose(2, "agent_restart")
+			a.Resume()
+			if got := a.Ask(sdk.Exec, nil, path); !got.Denied() {
+				t.Errorf("after Resume: %v", got)
+			}
+			a.Emit(events[:70]...)
 			if err := a.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{"lost events 201 to 203: full", "authority degraded: late", "stopped after 200 exec events"} {
+			for _, want := range []string{"lost events 201 to 203: full", "authority degraded: late", "resumed by agent sdktest", "lost events 205 to 206: agent_restart", "stopped after 271 exec events"} {
 				if !strings.Contains(stderr.String(), want) {
 					t.Errorf("its log does not say %q:\n%s", want, stderr)
 				}

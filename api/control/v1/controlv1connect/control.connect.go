@@ -91,6 +91,21 @@ const (
 	// ControlServiceCacheClearProcedure is the fully-qualified name of the ControlService's CacheClear
 	// RPC.
 	ControlServiceCacheClearProcedure = "/bailey.control.v1.ControlService/CacheClear"
+	// ControlServiceAgentUpgradeProcedure is the fully-qualified name of the ControlService's
+	// AgentUpgrade RPC.
+	ControlServiceAgentUpgradeProcedure = "/bailey.control.v1.ControlService/AgentUpgrade"
+	// ControlServiceBrakeListProcedure is the fully-qualified name of the ControlService's BrakeList
+	// RPC.
+	ControlServiceBrakeListProcedure = "/bailey.control.v1.ControlService/BrakeList"
+	// ControlServiceBrakeReleaseProcedure is the fully-qualified name of the ControlService's
+	// BrakeRelease RPC.
+	ControlServiceBrakeReleaseProcedure = "/bailey.control.v1.ControlService/BrakeRelease"
+	// ControlServiceUnlockProcedure is the fully-qualified name of the ControlService's Unlock RPC.
+	ControlServiceUnlockProcedure = "/bailey.control.v1.ControlService/Unlock"
+	// ControlServiceLockProcedure is the fully-qualified name of the ControlService's Lock RPC.
+	ControlServiceLockProcedure = "/bailey.control.v1.ControlService/Lock"
+	// ControlServiceRuleListProcedure is the fully-qualified name of the ControlService's RuleList RPC.
+	ControlServiceRuleListProcedure = "/bailey.control.v1.ControlService/RuleList"
 )
 
 // ControlServiceClient is a client for the bailey.control.v1.ControlService service.
@@ -118,6 +133,18 @@ type ControlServiceClient interface {
 	ProductLogs(context.Context, *connect.Request[v1.ProductLogsRequest]) (*connect.ServerStreamForClient[v1.ProductLogsResponse], error)
 	CacheShow(context.Context, *connect.Request[v1.CacheShowRequest]) (*connect.Response[v1.CacheShowResponse], error)
 	CacheClear(context.Context, *connect.Request[v1.CacheClearRequest]) (*connect.Response[v1.CacheClearResponse], error)
+	// Has the keeper start the program at path as the next agent, and returns when this one begins to hand over to it.
+	AgentUpgrade(context.Context, *connect.Request[v1.AgentUpgradeRequest]) (*connect.Response[v1.AgentUpgradeResponse], error)
+	// The products whose denies do not count because they denied too much.
+	BrakeList(context.Context, *connect.Request[v1.BrakeListRequest]) (*connect.Response[v1.BrakeListResponse], error)
+	// Gives a braked product its right to deny back.
+	BrakeRelease(context.Context, *connect.Request[v1.BrakeReleaseRequest]) (*connect.Response[v1.BrakeReleaseResponse], error)
+	// Unlocks the guard for what the token allows, until it expires. What was unlocked before is so no more.
+	Unlock(context.Context, *connect.Request[v1.UnlockRequest]) (*connect.Response[v1.UnlockResponse], error)
+	// Locks the guard again.
+	Lock(context.Context, *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error)
+	// The standing denies that products have in the kernel.
+	RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error)
 }
 
 // NewControlServiceClient constructs a client for the bailey.control.v1.ControlService service. By
@@ -233,6 +260,42 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(controlServiceMethods.ByName("CacheClear")),
 			connect.WithClientOptions(opts...),
 		),
+		agentUpgrade: connect.NewClient[v1.AgentUpgradeRequest, v1.AgentUpgradeResponse](
+			httpClient,
+			baseURL+ControlServiceAgentUpgradeProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("AgentUpgrade")),
+			connect.WithClientOptions(opts...),
+		),
+		brakeList: connect.NewClient[v1.BrakeListRequest, v1.BrakeListResponse](
+			httpClient,
+			baseURL+ControlServiceBrakeListProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("BrakeList")),
+			connect.WithClientOptions(opts...),
+		),
+		brakeRelease: connect.NewClient[v1.BrakeReleaseRequest, v1.BrakeReleaseResponse](
+			httpClient,
+			baseURL+ControlServiceBrakeReleaseProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("BrakeRelease")),
+			connect.WithClientOptions(opts...),
+		),
+		unlock: connect.NewClient[v1.UnlockRequest, v1.UnlockResponse](
+			httpClient,
+			baseURL+ControlServiceUnlockProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("Unlock")),
+			connect.WithClientOptions(opts...),
+		),
+		lock: connect.NewClient[v1.LockRequest, v1.LockResponse](
+			httpClient,
+			baseURL+ControlServiceLockProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("Lock")),
+			connect.WithClientOptions(opts...),
+		),
+		ruleList: connect.NewClient[v1.RuleListRequest, v1.RuleListResponse](
+			httpClient,
+			baseURL+ControlServiceRuleListProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("RuleList")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -255,6 +318,12 @@ type controlServiceClient struct {
 	productLogs    *connect.Client[v1.ProductLogsRequest, v1.ProductLogsResponse]
 	cacheShow      *connect.Client[v1.CacheShowRequest, v1.CacheShowResponse]
 	cacheClear     *connect.Client[v1.CacheClearRequest, v1.CacheClearResponse]
+	agentUpgrade   *connect.Client[v1.AgentUpgradeRequest, v1.AgentUpgradeResponse]
+	brakeList      *connect.Client[v1.BrakeListRequest, v1.BrakeListResponse]
+	brakeRelease   *connect.Client[v1.BrakeReleaseRequest, v1.BrakeReleaseResponse]
+	unlock         *connect.Client[v1.UnlockRequest, v1.UnlockResponse]
+	lock           *connect.Client[v1.LockRequest, v1.LockResponse]
+	ruleList       *connect.Client[v1.RuleListRequest, v1.RuleListResponse]
 }
 
 // Status calls bailey.control.v1.ControlService.Status.
@@ -342,6 +411,36 @@ func (c *controlServiceClient) CacheClear(ctx context.Context, req *connect.Requ
 	return c.cacheClear.CallUnary(ctx, req)
 }
 
+// AgentUpgrade calls bailey.control.v1.ControlService.AgentUpgrade.
+func (c *controlServiceClient) AgentUpgrade(ctx context.Context, req *connect.Request[v1.AgentUpgradeRequest]) (*connect.Response[v1.AgentUpgradeResponse], error) {
+	return c.agentUpgrade.CallUnary(ctx, req)
+}
+
+// BrakeList calls bailey.control.v1.ControlService.BrakeList.
+func (c *controlServiceClient) BrakeList(ctx context.Context, req *connect.Request[v1.BrakeListRequest]) (*connect.Response[v1.BrakeListResponse], error) {
+	return c.brakeList.CallUnary(ctx, req)
+}
+
+// BrakeRelease calls bailey.control.v1.ControlService.BrakeRelease.
+func (c *controlServiceClient) BrakeRelease(ctx context.Context, req *connect.Request[v1.BrakeReleaseRequest]) (*connect.Response[v1.BrakeReleaseResponse], error) {
+	return c.brakeRelease.CallUnary(ctx, req)
+}
+
+// Unlock calls bailey.control.v1.ControlService.Unlock.
+func (c *controlServiceClient) Unlock(ctx context.Context, req *connect.Request[v1.UnlockRequest]) (*connect.Response[v1.UnlockResponse], error) {
+	return c.unlock.CallUnary(ctx, req)
+}
+
+// Lock calls bailey.control.v1.ControlService.Lock.
+func (c *controlServiceClient) Lock(ctx context.Context, req *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error) {
+	return c.lock.CallUnary(ctx, req)
+}
+
+// RuleList calls bailey.control.v1.ControlService.RuleList.
+func (c *controlServiceClient) RuleList(ctx context.Context, req *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error) {
+	return c.ruleList.CallUnary(ctx, req)
+}
+
 // ControlServiceHandler is an implementation of the bailey.control.v1.ControlService service.
 type ControlServiceHandler interface {
 	// What the agent is, has counted and works with.
@@ -367,6 +466,18 @@ type ControlServiceHandler interface {
 	ProductLogs(context.Context, *connect.Request[v1.ProductLogsRequest], *connect.ServerStream[v1.ProductLogsResponse]) error
 	CacheShow(context.Context, *connect.Request[v1.CacheShowRequest]) (*connect.Response[v1.CacheShowResponse], error)
 	CacheClear(context.Context, *connect.Request[v1.CacheClearRequest]) (*connect.Response[v1.CacheClearResponse], error)
+	// Has the keeper start the program at path as the next agent, and returns when this one begins to hand over to it.
+	AgentUpgrade(context.Context, *connect.Request[v1.AgentUpgradeRequest]) (*connect.Response[v1.AgentUpgradeResponse], error)
+	// The products whose denies do not count because they denied too much.
+	BrakeList(context.Context, *connect.Request[v1.BrakeListRequest]) (*connect.Response[v1.BrakeListResponse], error)
+	// Gives a braked product its right to deny back.
+	BrakeRelease(context.Context, *connect.Request[v1.BrakeReleaseRequest]) (*connect.Response[v1.BrakeReleaseResponse], error)
+	// Unlocks the guard for what the token allows, until it expires. What was unlocked before is so no more.
+	Unlock(context.Context, *connect.Request[v1.UnlockRequest]) (*connect.Response[v1.UnlockResponse], error)
+	// Locks the guard again.
+	Lock(context.Context, *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error)
+	// The standing denies that products have in the kernel.
+	RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error)
 }
 
 // NewControlServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -478,6 +589,42 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		connect.WithSchema(controlServiceMethods.ByName("CacheClear")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlServiceAgentUpgradeHandler := connect.NewUnaryHandler(
+		ControlServiceAgentUpgradeProcedure,
+		svc.AgentUpgrade,
+		connect.WithSchema(controlServiceMethods.ByName("AgentUpgrade")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceBrakeListHandler := connect.NewUnaryHandler(
+		ControlServiceBrakeListProcedure,
+		svc.BrakeList,
+		connect.WithSchema(controlServiceMethods.ByName("BrakeList")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceBrakeReleaseHandler := connect.NewUnaryHandler(
+		ControlServiceBrakeReleaseProcedure,
+		svc.BrakeRelease,
+		connect.WithSchema(controlServiceMethods.ByName("BrakeRelease")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceUnlockHandler := connect.NewUnaryHandler(
+		ControlServiceUnlockProcedure,
+		svc.Unlock,
+		connect.WithSchema(controlServiceMethods.ByName("Unlock")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceLockHandler := connect.NewUnaryHandler(
+		ControlServiceLockProcedure,
+		svc.Lock,
+		connect.WithSchema(controlServiceMethods.ByName("Lock")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceRuleListHandler := connect.NewUnaryHandler(
+		ControlServiceRuleListProcedure,
+		svc.RuleList,
+		connect.WithSchema(controlServiceMethods.ByName("RuleList")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bailey.control.v1.ControlService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ControlServiceStatusProcedure:
@@ -514,6 +661,18 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceCacheShowHandler.ServeHTTP(w, r)
 		case ControlServiceCacheClearProcedure:
 			controlServiceCacheClearHandler.ServeHTTP(w, r)
+		case ControlServiceAgentUpgradeProcedure:
+			controlServiceAgentUpgradeHandler.ServeHTTP(w, r)
+		case ControlServiceBrakeListProcedure:
+			controlServiceBrakeListHandler.ServeHTTP(w, r)
+		case ControlServiceBrakeReleaseProcedure:
+			controlServiceBrakeReleaseHandler.ServeHTTP(w, r)
+		case ControlServiceUnlockProcedure:
+			controlServiceUnlockHandler.ServeHTTP(w, r)
+		case ControlServiceLockProcedure:
+			controlServiceLockHandler.ServeHTTP(w, r)
+		case ControlServiceRuleListProcedure:
+			controlServiceRuleListHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -589,4 +748,28 @@ func (UnimplementedControlServiceHandler) CacheShow(context.Context, *connect.Re
 
 func (UnimplementedControlServiceHandler) CacheClear(context.Context, *connect.Request[v1.CacheClearRequest]) (*connect.Response[v1.CacheClearResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.CacheClear is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) AgentUpgrade(context.Context, *connect.Request[v1.AgentUpgradeRequest]) (*connect.Response[v1.AgentUpgradeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.AgentUpgrade is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) BrakeList(context.Context, *connect.Request[v1.BrakeListRequest]) (*connect.Response[v1.BrakeListResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.BrakeList is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) BrakeRelease(context.Context, *connect.Request[v1.BrakeReleaseRequest]) (*connect.Response[v1.BrakeReleaseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.BrakeRelease is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) Unlock(context.Context, *connect.Request[v1.UnlockRequest]) (*connect.Response[v1.UnlockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.Unlock is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) Lock(context.Context, *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.Lock is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.RuleList is not implemented"))
 }

@@ -85,7 +85,8 @@ func (r *Reader) Buffered() bool {
 	return r.end > r.start && !(r.s.stream && incomplete(r.buf[r.start:r.end]))
 }
 
-// Next blocks for the next frame. It returns io.EOF when the peer is gone and a *Fault when it broke the framing.
+// Next blocks for the next frame. It returns io.EOF when the peer is gone, ErrReleased when this end was given up, and a
+// *Fault when the peer broke the framing.
 func (r *Reader) Next() (f Frame, err error) {
 	for {
 		if r.end > r.start {
@@ -95,6 +96,9 @@ func (r *Reader) Next() (f Frame, err error) {
 			}
 		}
 		r.thread.Yield()
+		if r.s.released.Load() {
+			return Frame{FD: -1}, ErrReleased
+		}
 		if err := r.receive(); err != nil {
 			return Frame{FD: -1}, err
 		}
@@ -158,6 +162,9 @@ func (r *Reader) receive() error {
 		}
 		if errno == unix.ECONNRESET {
 			return io.EOF // the peer closed with frames of ours unread
+		}
+		if errno == unix.EAGAIN && r.s.released.Load() {
+			return ErrReleased
 		}
 		if errno != unix.EINTR {
 			return fmt.Errorf("receive from the peer: %w", errno)

@@ -11,9 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 
 	productv1 "bailey/api/product/v1"
+	"bailey/internal/ownthread"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,12 +35,16 @@ var (
 	ErrFull     = errors.New("the socket is full")
 	ErrClosed   = errors.New("the peer closed the socket")
 	ErrTooLarge = errors.New("frame is larger than 64 KiB")
+	ErrReleased = errors.New("the socket was released")
 )
 
 // Socket is one end of a product's socket. Sends are safe for concurrent use; one Reader may read at the same time.
 type Socket struct {
 	fd     int
 	stream bool
+
+	released atomic.Bool   // the Reader ends before its next datagram
+	left     chan struct{} // closed when the last user has left a released socket
 
 	mu      sync.Mutex // held for one system call (Try) or until the frame is out (Block)
 	closed  bool
@@ -71,8 +78,12 @@ func NewSocket(fd int) (*Socket, error) {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		return nil, fmt.Errorf("make descriptor %d blocking: %w", fd, err)
 	}
+	// Whoever had the socket before and released it left a timeout on it.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}); err != nil {
+		return nil, fmt.Errorf("make descriptor %d wait: %w", fd, err)
+	}
 	unix.CloseOnExec(fd)
-	return &Socket{fd: fd, stream: typ == unix.SOCK_STREAM}, nil
+	return &Socket{fd: fd, stream: typ == unix.SOCK_STREAM, left: make(chan struct{})}, nil
 }
 
 // Stream reports whether the socket is a byte stream.
@@ -254,6 +265,42 @@ func (s *Socket) Close() error {
 	return s.closeLocked()
 }
 
+// Release gives the socket up without telling the peer, for whoever else has it: nothing is sent any more, the Reader
+// finishes the datagram that it has, what it has not received stays in the socket, and the descriptor is closed when
+// Release returns. Only for seqpacket: a stream may be within a frame, and is closed.
+func (s *Socket) Release() error {
+	if s.stream {
+		return s.Close()
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.released.Store(true)
+	if s.users == 0 {
+		defer s.mu.Unlock()
+		return s.closeLocked()
+	}
+	// A Reader that waits must begin anew to see the timeout.
+	err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1})
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("release the socket: %w", err)
+	}
+	for {
+		if err := ownthread.Interrupt(); err != nil {
+			return fmt.Errorf("release the socket: %w", err)
+		}
+		select {
+		case <-s.left:
+			return nil
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func (s *Socket) closeLocked() error {
 	fd := s.fd
 	s.fd = -1
@@ -280,5 +327,6 @@ func (s *Socket) drop() {
 	s.users--
 	if s.closed && s.users == 0 && s.fd >= 0 {
 		_ = s.closeLocked() // nobody is left who could be told
+		close(s.left)
 	}
 }
