@@ -12,8 +12,11 @@ import (
 	"time"
 
 	"bailey/agent/config"
+	"bailey/agent/keeper"
 	"bailey/internal/asynclog"
 	"bailey/internal/buildinfo"
+	"bailey/internal/heaplimit"
+	"bailey/internal/sdnotify"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
@@ -30,6 +33,8 @@ type AgentOptions struct {
 	Build  buildinfo.Info
 	// Dropped counts the log lines that Log had to drop.
 	Dropped func() uint64
+	// Keeper holds what outlives the agent; nil when it runs alone.
+	Keeper *keeper.Client
 }
 
 // agentFlags are the flags of `bailey agent` that change the configuration.
@@ -37,6 +42,7 @@ type agentFlags struct {
 	config, state string
 	watch         []string
 	print         bool
+	alone, kept   bool
 }
 
 func (a *app) agent() *cobra.Command {
@@ -44,8 +50,10 @@ func (a *app) agent() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run the agent in the foreground",
-		Long: `Run the agent in the foreground until SIGINT or SIGTERM; a second signal ends it at once. Its
-log goes to stderr, as JSON with --json. Flags and $BAILEY_RUN override the configuration file;
+		Long: `Run the agent in the foreground until SIGINT or SIGTERM; a second signal ends it at once. The
+process that is started is the keeper: it starts the agent proper, answers when the agent
+cannot, and starts it again (SIGHUP: even after it gave up). The log goes to stderr, as JSON
+with --json. Flags and $BAILEY_RUN override the configuration file;
 without --config that is ` + config.DefaultPath + `, which need not exist.`,
 		Example: `  bailey agent
   bailey agent --print-config             # show the effective configuration
@@ -60,12 +68,22 @@ without --config that is ` + config.DefaultPath + `, which need not exist.`,
 			if f.print {
 				return a.printConfig(cfg)
 			}
-			return a.runAgent(cmd.Context(), cfg)
+			switch {
+			case f.kept:
+				return a.runKept(cmd.Context(), cfg)
+			case f.alone:
+				return a.runAlone(cmd.Context(), cfg)
+			}
+			return a.runKeeper(cmd.Context(), cfg)
 		},
 	}
+	cmd.AddCommand(a.upgrade())
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
 	cmd.Flags().StringVar(&f.state, "state", "", "directory of what must survive a reboot")
 	cmd.Flags().StringArrayVar(&f.watch, "watch", nil, "only ask about this mount point; can be repeated")
+	cmd.Flags().BoolVar(&f.alone, "alone", false, "without a keeper: when the agent ends, for whatever reason, everything is allowed")
+	cmd.Flags().BoolVar(&f.kept, "kept", false, "internal: started by a keeper")
+	_ = cmd.Flags().MarkHidden("kept")
 	cmd.Flags().BoolVar(&f.print, "print-config", false, "print the effective configuration and exit")
 	return cmd
 }
@@ -121,11 +139,9 @@ func (a *app) printConfig(cfg *config.Config) error {
 // flushPatience is how long the end of the agent waits for its log's reader.
 const flushPatience = 2 * time.Second
 
-func (a *app) runAgent(ctx context.Context, cfg *config.Config) error {
-	if a.Agent == nil {
-		return &failure{ExitFailed, "this program was built as a client, without an agent", "use the bailey of a release"}
-	}
-	if err := canAsk(); err != nil {
+// runAlone runs the agent in this process.
+func (a *app) runAlone(ctx context.Context, cfg *config.Config) error {
+	if err := a.able(); err != nil {
 		return err
 	}
 	lock, err := lockState(cfg.Agent.State)
@@ -133,20 +149,94 @@ func (a *app) runAgent(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
+	return a.runAgent(ctx, cfg, nil)
+}
 
+// runKept runs the agent in this process as the child of a keeper, which has made all sure that can be made sure before.
+func (a *app) runKept(ctx context.Context, cfg *config.Config) error {
+	k, err := keeper.Connect()
+	if err != nil {
+		return &failure{ExitUsage, err.Error(), "start `bailey agent` without --kept"}
+	}
+	told := ctx.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-told:
+			k.Ending()
+		case <-k.Orphaned():
+			// Nobody would answer if this agent failed now. It ends in order, and the service manager starts both again.
+			cancel()
+		}
+	}()
+	return a.runAgent(ctx, cfg, k)
+}
+
+// runKeeper runs the keeper in this process, and the agent below it.
+func (a *app) runKeeper(ctx context.Context, cfg *config.Config) error {
+	if err := a.able(); err != nil {
+		return err
+	}
+	lock, err := lockState(cfg.Agent.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	log, done := a.asyncLog(cfg)
+	defer done()
+	manager := sdnotify.New(a.Getenv, os.Getpid())
+	for _, v := range sdnotify.Variables() {
+		_ = os.Unsetenv(v) // it fails only for names that cannot be
+	}
+	k, err := keeper.New(keeper.Config{
+		Args: append(slices.Clone(a.Args), "--kept"), Run: cfg.Agent.Run, Deny: cfg.Keeper.Default == "deny", Log: log,
+		KillAfter: cfg.Keeper.KillAfter.Duration, CrashLoop: cfg.Keeper.CrashLoop, BackoffMax: cfg.Keeper.BackoffMax.Duration,
+		Signals: signals, Manager: manager,
+	})
+	if err != nil {
+		return err
+	}
+	// The signals end it, one by one: a context would end it at the first.
+	code, err := k.Run(context.WithoutCancel(ctx))
+	if err == nil && code != 0 {
+		err = silent(code) // the agent has said why
+	}
+	return err
+}
+
+func (a *app) able() error {
+	if a.Agent == nil {
+		return &failure{ExitFailed, "this program was built as a client, without an agent", "use the bailey of a release"}
+	}
+	return canAsk()
+}
+
+// asyncLog makes a log that never waits for its reader. From here on nothing else writes to stderr, not even the last error:
+// a reader that stalled must not keep the agent.
+func (a *app) asyncLog(cfg *config.Config) (log *slog.Logger, done func()) {
 	// A reader of the log that goes away costs the log, not the agent.
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, unix.SIGPIPE)
-	defer signal.Stop(pipe)
-	// From here on nothing writes to stderr but w, not even the last error: a reader that stalled must not keep the agent.
 	w := asynclog.New(a.Stderr, 0)
 	a.Stderr = w
+	a.dropped = w.Dropped
 	a.flush = func() {
 		patience, cancel := context.WithTimeout(context.Background(), flushPatience)
 		defer cancel()
 		_ = w.Close(patience) // what is not read by then is lost, and nobody can be told
 	}
-	return a.Agent(ctx, AgentOptions{Config: cfg, Log: slog.New(a.logHandler(w, cfg.Level())), Build: a.build(), Dropped: w.Dropped})
+	return slog.New(a.logHandler(w, cfg.Level())), func() { signal.Stop(pipe) }
+}
+
+func (a *app) runAgent(ctx context.Context, cfg *config.Config, k *keeper.Client) error {
+	heaplimit.Keep()
+	log, done := a.asyncLog(cfg)
+	defer done()
+	return a.Agent(ctx, AgentOptions{Config: cfg, Log: log, Build: a.build(), Dropped: a.dropped, Keeper: k})
 }
 
 func (a *app) logHandler(w *asynclog.Writer, level slog.Level) slog.Handler {
@@ -177,14 +267,15 @@ func canAsk() error {
 	return fmt.Errorf("ask the kernel for fanotify: %w", err)
 }
 
-// lockState makes sure that no other agent works on the same state. The kernel gives the lock back when the agent dies.
+// lockState makes sure that no other agent works on the same state. The kernel gives the lock back when the agent dies. It
+// is the directory that is locked: a disk that is full or read-only has no room for another file.
 func lockState(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("create the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open the state's lock: %w", err)
+		return nil, fmt.Errorf("open the state directory: %w", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {

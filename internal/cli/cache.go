@@ -3,7 +3,9 @@ package cli
 import (
 	controlv1 "bailey/api/control/v1"
 
+	"bailey/internal/command"
 	"connectrpc.com/connect"
+
 	"github.com/spf13/cobra"
 )
 
@@ -42,7 +44,7 @@ func (a *app) cache() *cobra.Command {
 			return nil
 		},
 	}
-	return group(&cobra.Command{
+	return command.Group(&cobra.Command{
 		Use:     "cache",
 		Short:   "Show or clear the verdict cache",
 		Example: "  bailey cache show\n  bailey cache clear",

@@ -14,6 +14,11 @@ import (
 
 // client returns a client of the chosen agent. It connects at the first call.
 func (a *app) client() controlv1connect.ControlServiceClient {
+	return controlv1connect.NewControlServiceClient(a.httpClient(), "http://bailey")
+}
+
+// httpClient speaks to the chosen agent whatever the address.
+func (a *app) httpClient() *http.Client {
 	path := a.socket()
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -21,7 +26,7 @@ func (a *app) client() controlv1connect.ControlServiceClient {
 		},
 		DisableKeepAlives: true,
 	}
-	return controlv1connect.NewControlServiceClient(&http.Client{Transport: transport}, "http://bailey")
+	return &http.Client{Transport: transport}
 }
 
 // printJSON prints m on one line.

@@ -79,7 +79,7 @@ characters escaped.
 const jsonIntro = `
 ## JSON
 
-With ` + "`--json`" + ` a command prints one object on one line (` + "`events`" + `, ` + "`product logs`" + ` and ` + "`selftest`" + `: one a line for as long as they run). The names are
+With ` + "`--json`" + ` a command prints one object on one line (` + "`events`" + `, ` + "`history`" + `, ` + "`journal show`" + `, ` + "`product logs`" + ` and ` + "`selftest`" + `: one a line for as long as they run). The names are
 those of the schema in ` + "`api/control/v1/control.proto`" + ` and ` + "`api/product/v1/product.proto`" + `. As in every protobuf JSON, 64-bit numbers
 are strings and bytes are base64. Objects of the control API show fields that are zero; events leave them out. Durations and times are
 nanoseconds; a time is counted from boot (CLOCK_BOOTTIME) unless its comment in the schema says otherwise.
@@ -107,6 +107,11 @@ var results = []struct {
 	{"product logs", &controlv1.ProductLogsResponse{}},
 	{"cache show", &controlv1.CacheShowResponse{}},
 	{"cache clear", &controlv1.CacheClearResponse{}},
+	{"brake list", &controlv1.BrakeListResponse{}},
+	{"brake release", &controlv1.BrakeReleaseResponse{}},
+	{"unlock", &controlv1.UnlockResponse{}},
+	{"lock", &controlv1.LockResponse{}},
+	{"rules", &controlv1.RuleListResponse{}},
 }
 
 func document() string {
@@ -118,14 +123,21 @@ func document() string {
 	}
 	b.WriteString("\n## Commands\n\n`bailey completion bash|zsh|fish` prints a completion script; it also completes the names of installed products.\n")
 	walk(documented(), func(c *cobra.Command) {
-		if c.Runnable() && !c.HasSubCommands() {
+		if c.Runnable() && (!c.HasSubCommands() || c.Name() == "agent") {
 			describe(&b, c)
 		}
 	})
 	b.WriteString(jsonIntro)
 	b.WriteString("| `events` | `bailey.product.v1.Event`, see [the protocol](protocol.md) |\n")
+	b.WriteString("| `history` | `bailey.product.v1.Event` |\n")
 	b.WriteString("| `doctor` | `{ok, agent, checks: [{name, status, required, summary, remedy}]}` |\n")
 	b.WriteString("| `selftest` | `{name, ok, detail, took}`, one a line |\n")
+	b.WriteString("| `journal show` | `{seq, time, boot, boot_id, kind, fields, prev, hash}`, one a line, as in the file |\n")
+	b.WriteString("| `journal verify` | `{dir, ok, segments, lines, bytes, first, since, complete, seq, head, time, torn: [{segment, bytes}], tail, faults: [{segment, line, what}], more}` |\n")
+	b.WriteString("| `journal head` | `{seq, hash}` |\n")
+	b.WriteString("| `operator keygen` | `{key, public, file}` |\n")
+	b.WriteString("| `operator sign`, `operator show` | `{token, host, scopes, issued, not_before, expires, nonce, key, signature}` |\n")
+	b.WriteString("| `operator host` | `{host}` |\n")
 	b.WriteString("| `version` | `{version, revision, time, dirty, go, platform}` |\n")
 	b.WriteString("| `agent --print-config` | the configuration, with the keys of its file |\n")
 	seen := make(map[protoreflect.FullName]bool)

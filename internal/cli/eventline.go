@@ -21,17 +21,22 @@ type eventLine struct {
 	paint func(colour, string) string
 	tree  bool
 	boot  time.Time // wall-clock time of the zero of CLOCK_BOOTTIME
+	clock string    // how a time is written
 }
 
 func newEventLine(paint func(colour, string) string, tree bool) *eventLine {
-	return &eventLine{paint: paint, tree: tree, boot: time.Now().Add(-time.Duration(boottime.Now()))}
+	return &eventLine{paint: paint, tree: tree, boot: boottime.Zero(), clock: "15:04:05.000"}
+}
+
+// head begins a line: time and type.
+func (l *eventLine) head(at time.Time, kind string) string {
+	return l.paint(faint, at.Format(l.clock)) + "  " + l.paint(bold, fmt.Sprintf("%-11s", kind))
 }
 
 // format returns e as a line: time, type, pid, uid, executable, what it did and, in a tree, its ancestors.
 func (l *eventLine) format(e *productv1.Event, ancestors []*productv1.Process) []byte {
 	var b strings.Builder
-	at := l.boot.Add(time.Duration(e.GetTime()))
-	fmt.Fprintf(&b, "%s  %s", l.paint(faint, at.Format("15:04:05.000")), l.paint(bold, fmt.Sprintf("%-11s", e.GetKind())))
+	b.WriteString(l.head(l.boot.Add(time.Duration(e.GetTime())), e.GetKind().String()))
 	if p := e.GetProcess(); p != nil {
 		fmt.Fprintf(&b, "  %7d  %5d  %s", p.GetKey().GetPid(), p.GetCredentials().GetEuid(), plain(program(p)))
 	} else {
@@ -91,6 +96,8 @@ func (l *eventLine) detail(e *productv1.Event) string {
 	case e.GetHealth() != nil:
 		h := e.GetHealth()
 		return l.withReason(fmt.Sprintf("%s is %s: %s", plain(h.GetComponent()), l.word(h.GetStatus()), plain(h.GetSummary())), h.GetRemedy())
+	case e.GetTamper() != nil:
+		return l.tamper(e.GetTamper())
 	}
 	return ""
 }
@@ -102,6 +109,28 @@ func (l *eventLine) withReason(text, reason string) string {
 		return text
 	}
 	return text + " (" + plain(reason) + ")"
+}
+
+// tamper says what was tried against the platform, and what became of it.
+func (l *eventLine) tamper(m *productv1.Tamper) string {
+	became := "happened"
+	switch {
+	case m.GetRefused():
+		became = "refused"
+	case m.GetUndone():
+		became = "undone"
+	}
+	out := l.word(became) + " " + plain(m.GetHook())
+	if pid := m.GetTarget().GetPid(); pid != 0 {
+		out += fmt.Sprintf(" of %d", pid)
+	}
+	if name := m.GetName(); name != "" {
+		out += " of " + plain(name)
+	}
+	if n := m.GetSuppressed(); n != 0 {
+		out += fmt.Sprintf(", and %d more", n)
+	}
+	return out
 }
 
 // maxArguments bounds the arguments on a line that a human reads; --json has more.

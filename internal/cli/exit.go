@@ -11,6 +11,8 @@ import (
 	"bailey/agent/config"
 	"bailey/agent/control"
 	controlv1 "bailey/api/control/v1"
+	"bailey/internal/command"
+	"bailey/internal/passphrase"
 
 	"connectrpc.com/connect"
 )
@@ -31,7 +33,7 @@ const (
 func ExitCodes() []string {
 	return []string{
 		ExitOK:         "done; or what was checked is so",
-		ExitFailed:     "the operation failed; or what was checked is not so (`doctor`, `selftest`)",
+		ExitFailed:     "the operation failed; or what was checked is not so (`doctor`, `selftest`, `journal verify`)",
 		ExitUsage:      "the command line is wrong, or an approval is missing",
 		ExitNoAgent:    "no agent is running in the chosen run directory",
 		ExitPermission: "not permitted: this needs root",
@@ -62,11 +64,7 @@ func (a *app) report(err error) int {
 	}
 	f := a.explain(err)
 	if f.message != "" {
-		text := f.message
-		if f.hint != "" {
-			text += ": " + f.hint
-		}
-		a.note("%s", text)
+		a.note("%s", command.Report(f.message, f.hint))
 	}
 	return f.code
 }
@@ -78,6 +76,7 @@ func (a *app) explain(err error) *failure {
 	var ce *connect.Error
 	var cfg *config.Error
 	var fault *control.Fault
+	var typed *passphrase.Error
 	switch {
 	case errors.As(err, &f):
 		return f
@@ -85,6 +84,8 @@ func (a *app) explain(err error) *failure {
 		return &failure{code: int(s)}
 	case errors.As(err, &cfg):
 		return &failure{ExitConfig, err.Error(), cfg.Hint()}
+	case errors.As(err, &typed):
+		return &failure{ExitUsage, err.Error(), typed.Hint()}
 	case errors.As(err, &ce):
 		return a.explainConnect(ce)
 	case errors.As(err, &fault):
@@ -154,6 +155,9 @@ func (a *app) explainConnect(err *connect.Error) *failure {
 
 // noAgent says that nobody listens on the socket.
 func (a *app) noAgent() *failure {
+	if message, hint := a.keeperSays(); message != "" {
+		return &failure{ExitNoAgent, message, hint}
+	}
 	hint := "start it with `bailey agent`"
 	if a.run != DefaultRun {
 		hint = "start it with `bailey agent --run " + a.run + "`, or name another run directory with --run"

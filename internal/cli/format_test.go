@@ -124,6 +124,8 @@ func TestEventDetails(t *testing.T) {
 		"shadow":   {&productv1.Event{Verdict: &productv1.Verdict{Allow: true, Asked: productv1.Kind_open, File: &productv1.File{Path: "/x"}, Reason: "default", Cached: true, Answers: []*productv1.ProductAnswer{{Product: "p", Shadow: true, Outcome: "missed"}}}}, "allow open /x by default in 0s [p deny missed shadow] cached"},
 		"product":  {&productv1.Event{Product: &productv1.ProductState{Product: "p", Release: "1", State: "backoff", Authority: "off", Reason: "it crashed"}}, "p 1 is backoff, authority off (it crashed)"},
 		"health":   {&productv1.Event{Health: &productv1.HealthEntry{Component: "c", Status: "degraded", Summary: "s", Remedy: "r"}}, "c is degraded: s (r)"},
+		"tamper":   {&productv1.Event{Tamper: &productv1.Tamper{Hook: "task_kill", Refused: true, Target: &productv1.ProcessKey{Pid: 7}, Suppressed: 3}}, "refused task_kill of 7, and 3 more"},
+		"undone":   {&productv1.Event{Tamper: &productv1.Tamper{Hook: "h", Undone: true, Name: "n"}}, "undone h of n"},
 		"agent_up": {&productv1.Event{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

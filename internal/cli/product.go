@@ -11,6 +11,8 @@ import (
 
 	controlv1 "bailey/api/control/v1"
 	"bailey/api/control/v1/controlv1connect"
+	"bailey/internal/boottime"
+	"bailey/internal/command"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -18,7 +20,7 @@ import (
 )
 
 func (a *app) product() *cobra.Command {
-	return group(&cobra.Command{
+	return command.Group(&cobra.Command{
 		Use:   "product",
 		Short: "Install, watch and control products",
 		Example: `  bailey product install ./dist/products/allowlist
@@ -142,14 +144,22 @@ func done[M any, P interface {
 
 func stateSentence(p *controlv1.Product) string {
 	text := fmt.Sprintf("%s %s is %s, authority %s", p.GetName(), plain(p.GetRelease()), p.GetState(), p.GetAuthority())
-	if p.GetReason() != "" {
-		text += " (" + plain(p.GetReason()) + ")"
+	if why := why(p); why != "" {
+		text += " (" + plain(why) + ")"
 	}
 	return text
 }
 
+// why is the reason for a product's state, else for its authority.
+func why(p *controlv1.Product) string {
+	if p.GetReason() != "" {
+		return p.GetReason()
+	}
+	return p.GetAuthorityReason()
+}
+
 const grantWords = `A grant is an item such as see:exec, decide:exec, deny, deny_critical, live, on_miss:deny,
-scope:/home, daemon:/usr/sbin/clamd or memory:256MiB; "bailey product show" lists those held.`
+rule:exec, scope:/home, daemon:/usr/sbin/clamd or memory:256MiB; "bailey product show" lists those held.`
 
 func (a *app) productGrant() *cobra.Command {
 	cmd := &cobra.Command{
@@ -264,8 +274,8 @@ func (a *app) printProduct(p *controlv1.Product) {
 	t.row("release", plain(p.GetRelease()))
 	t.row("description", plain(p.GetDescription()))
 	t.row("state", p.GetState())
-	t.row("authority", p.GetAuthority())
-	if p.GetReason() != "" {
+	t.row("authority", authorityText(p))
+	if p.GetReason() != "" && p.GetReason() != p.GetAuthorityReason() {
 		t.row("reason", plain(p.GetReason()))
 	}
 	t.row("restarts", p.GetRestarts())
@@ -280,12 +290,27 @@ func (a *app) printProduct(p *controlv1.Product) {
 	}
 	c := p.GetCounters()
 	t.row("questions", fmt.Sprintf("%d: %d answered, %d denied, %d overridden, %d missed, %d late", c.GetQuestions(), c.GetAnswers(), c.GetDenies(), c.GetOverridden(), c.GetMisses(), c.GetLate()))
+	if c.GetBraked() > 0 || c.GetCritical() > 0 {
+		t.row("overridden", fmt.Sprintf("%d because it is braked, %d of files that the machine cannot do without", c.GetBraked(), c.GetCritical()))
+	}
 	t.row("latency", fmt.Sprintf("half within %s, 99 %% within %s", span(c.GetLatencyP50()), span(c.GetLatencyP99())))
 	t.row("events", fmt.Sprintf("%d, %d lost", c.GetEvents(), c.GetLost()))
 	t.row("findings", c.GetFindings())
 	t.row("protocol faults", c.GetFaults())
 	t.row("cost", fmt.Sprintf("%s of memory, %s of processor time", size(c.GetMemory()), span(c.GetCpu())))
 	t.print(a.Stdout, "")
+}
+
+// authorityText is a product's authority with the reason, and since when.
+func authorityText(p *controlv1.Product) string {
+	text := p.GetAuthority()
+	if since, now := p.GetAuthoritySince(), boottime.Now(); since > 0 && since < now {
+		text += ", for " + span(now-since)
+	}
+	if p.GetAuthorityReason() != "" {
+		text += ": " + plain(p.GetAuthorityReason())
+	}
+	return text
 }
 
 // completeProducts completes the first n arguments with the names of installed products, in a time a shell can wait.

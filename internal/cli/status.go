@@ -43,6 +43,11 @@ func (a *app) printStatus(s *controlv1.StatusResponse) {
 		watch = strings.Join(s.GetWatch(), ", ")
 	}
 	t.row("watches", watch)
+	t.row("keeper", keeperLine(s.GetKeeper()))
+	t.row("guard", guardLine(s.GetGuard()))
+	if h := s.GetGuard().GetHost(); h != "" {
+		t.row("host id", h)
+	}
 	t.print(a.Stdout, "")
 
 	q := s.GetQuestions()
@@ -72,6 +77,14 @@ func (a *app) printStatus(s *controlv1.StatusResponse) {
 		t.row(sensor.GetName(), counts(sensor.GetCounters()))
 	}
 	t.print(a.Stdout, "  ")
+
+	if j := s.GetJournal(); j.GetSeq() > 0 {
+		heading("Journal")
+		t = table{}
+		t.row("head", fmt.Sprintf("%d %s", j.GetSeq(), j.GetHead()))
+		t.row("lines", fmt.Sprintf("%d written, %d summed up, %d lost", j.GetLines(), j.GetSummedUp(), j.GetLost()))
+		t.print(a.Stdout, "  ")
+	}
 
 	heading("Health")
 	if len(s.GetHealth()) == 0 {
@@ -103,7 +116,18 @@ func (a *app) productTable(products []*controlv1.Product) *table {
 	for _, p := range products {
 		c := p.GetCounters()
 		t.row(p.GetName(), plain(p.GetRelease()), word(p.GetState()), word(p.GetAuthority()), p.GetRestarts(),
-			c.GetAnswers(), c.GetDenies(), c.GetMisses(), span(c.GetLatencyP99()), c.GetLost(), size(c.GetMemory()), plain(p.GetReason()))
+			c.GetAnswers(), c.GetDenies(), c.GetMisses(), span(c.GetLatencyP99()), c.GetLost(), size(c.GetMemory()), plain(why(p)))
 	}
 	return t
+}
+
+func keeperLine(k *controlv1.Keeper) string {
+	if k == nil {
+		return "none: when this agent ends, everything is allowed"
+	}
+	line := fmt.Sprintf("pid %d, %d questions bypassed, %d restarts", k.GetPid(), k.GetBypassed(), k.GetRestarts())
+	if k.GetBypassing() {
+		line += ", answering now because the agent does not"
+	}
+	return line
 }

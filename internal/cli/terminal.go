@@ -46,7 +46,7 @@ func statusColour(word string) colour {
 		return green
 	case "degraded", "shadow", "starting", "stopping", "backoff", "missing":
 		return yellow
-	case "failed", "off", "deny", "required":
+	case "failed", "off", "braked", "deny", "required":
 		return red
 	}
 	return faint

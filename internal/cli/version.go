@@ -1,22 +1,14 @@
 package cli
 
 import (
-	"encoding/json"
-	"fmt"
-
 	"bailey/internal/buildinfo"
+	"bailey/internal/command"
 
 	"github.com/spf13/cobra"
 )
 
 // build returns the running build, with the version that the release process gave it.
-func (a *app) build() buildinfo.Info {
-	info := buildinfo.Read()
-	if a.Version != "" {
-		info.Version = a.Version
-	}
-	return info
-}
+func (a *app) build() buildinfo.Info { return buildinfo.Release(a.Version) }
 
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
@@ -43,13 +35,4 @@ func (a *app) version() *cobra.Command {
 }
 
 // printValue prints a plain value as JSON on one line.
-func (a *app) printValue(v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode as JSON: %w", err)
-	}
-	if _, err := fmt.Fprintf(a.Stdout, "%s\n", data); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
+func (a *app) printValue(v any) error { return command.PrintJSON(a.Stdout, v) }
