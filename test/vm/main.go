@@ -1,12 +1,11 @@
-// Command vm runs the kernel-facing tests of this repository as root in a stock Debian kernel under QEMU, without KVM. It
-// emulates one machine at a time; it is not for timing.
+// Command vm runs the kernel-facing tests of this repository as root in virtual machines with Debian's stock kernels: a matrix of
+// machines, one after the other, because each takes the whole of a small host. It is not for timing.
 //
-// Invariant: it succeeds only when the guest itself reported the end of every test; a panic, a hang and a starved guest
-// are told apart.
+// Invariant: it succeeds only when every guest itself reported the end of every test; failed tests, a panic, a hang and a starved
+// guest are told apart.
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -15,32 +14,48 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"bailey/test/vm/cache"
+	"bailey/test/vm/initramfs"
+	"bailey/test/vm/kernel"
+	"bailey/test/vm/qemu"
 )
 
-// packages are the tests that run in the VM when none are named: what touches the kernel.
-var packages = []string{"./agent/sensor/...", "./agent/product/...", "./internal/boottime"}
-
 type options struct {
-	cache, run     string
-	limit, perTest time.Duration
-	memory         int
-	verbose        bool
+	cache, machine, run     string
+	tamper                  string // the page on attacks that is written
+	limit, perTest, silence time.Duration
+	memory                  int
+	short, verbose          bool
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.cache, "cache", ".cache/vm", "where the kernel is kept between runs")
+	list := flag.Bool("list", false, "list the machines and end")
+	flag.StringVar(&o.machine, "machine", "", "only these machines, separated by commas")
+	flag.StringVar(&o.tamper, "tamper", "", "write what became of the attacks on the guard to this file: docs/tamper.md")
+	flag.BoolVar(&o.short, "short", false, "only the machines that make test has time for")
 	flag.StringVar(&o.run, "run", "", "only tests that match this expression")
-	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "for the whole machine")
-	flag.DurationVar(&o.perTest, "per-package", 4*time.Minute, "for each package, in the guest's time")
+	flag.StringVar(&o.cache, "cache", "", "where kernels are kept between runs; .cache/vm of the repository by default")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "for each machine")
+	flag.DurationVar(&o.perTest, "per-package", 15*time.Minute, "for each package, in the guest's time")
+	flag.DurationVar(&o.silence, "silence", time.Minute, "without a sign of life after which a machine hangs")
 	flag.IntVar(&o.memory, "memory", 1536, "of the guest, MiB")
 	flag.BoolVar(&o.verbose, "v", false, "show every test")
 	flag.Parse()
+	if *list {
+		for _, m := range matrix {
+			fmt.Printf("%-12s the kernel of %s, lsm=%s\n", m.name, m.kernel, m.lsm)
+			for _, s := range m.tests {
+				fmt.Printf("  %s %s\n", s.packages, s.run)
+			}
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o, flag.Args()); err != nil {
@@ -49,118 +64,128 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options, patterns []string) error {
-	if len(patterns) == 0 {
-		patterns = packages
-	}
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		return errors.New("qemu-system-x86_64 is missing: run `make setup`")
-	}
-	if err := os.MkdirAll(o.cache, 0o755); err != nil {
-		return fmt.Errorf("make the cache: %w", err)
-	}
-	lock, err := os.Create(filepath.Join(os.TempDir(), "bailey-vm.lock"))
-	if err != nil {
-		return fmt.Errorf("make the lock: %w", err)
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil { // two at once starve each other
-		return fmt.Errorf("wait for the other machine to end: %w", err)
-	}
-	k, err := fetchKernel(ctx, o.cache)
-	if err != nil {
-		return fmt.Errorf("get the kernel: %w", err)
-	}
-	work, err := os.MkdirTemp("", "bailey-vm-")
+// run runs the machines asked for and reports all of them.
+func run(ctx context.Context, o options, packages []string) error {
+	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(work) }()
-	tests, err := buildTests(ctx, work, patterns)
-	if err != nil {
-		return fmt.Errorf("build the tests: %w", err)
+	defer func() { _ = os.RemoveAll(b.work) }()
+	var failed []string
+	ran := 0
+	var summary strings.Builder
+	for _, m := range matrix {
+		if o.machine != "" && !slices.Contains(strings.Split(o.machine, ","), m.name) || o.short && !m.always || ctx.Err() != nil {
+			continue
+		}
+		ran++
+		begin, result := time.Now(), "ok"
+		if err := b.try(ctx, m, packages); err != nil {
+			result = "FAILED"
+			failed = append(failed, m.name)
+			fmt.Printf("vm: %s: %v\nvm: all that it said is in %s/%s.report and .console\n", m.name, err, b.o.cache, m.name)
+		}
+		fmt.Fprintf(&summary, "vm: %-12s %-6s %5.0f s\n", m.name, result, time.Since(begin).Seconds())
 	}
-	if err := writeInitramfs(ctx, work, k, tests, o); err != nil {
-		return fmt.Errorf("make the initramfs: %w", err)
+	if ran == 0 {
+		return fmt.Errorf("no machine is called %q: see -list", o.machine)
 	}
-	fmt.Printf("vm: %d test programs in Linux %s\n", len(tests), k.release)
-	begin := time.Now()
-	err = boot(ctx, work, k, o)
-	if errors.Is(err, errStarved) {
-		fmt.Println("vm: the guest got too little processor time; once more")
-		err = boot(ctx, work, k, o)
+	fmt.Print(summary.String())
+	if len(failed) > 0 { // then the page would be wrong
+		return fmt.Errorf("%d of %d machines failed: %s", len(failed), ran, strings.Join(failed, ", "))
 	}
-	if err != nil {
-		return err
+	if o.tamper != "" {
+		return writeTamper(o.tamper, b.attacks)
 	}
-	fmt.Printf("vm: all passed in Linux %s in %v\n", k.release, time.Since(begin).Round(100*time.Millisecond))
 	return nil
 }
 
-// testProgram is one package's test binary.
-type testProgram struct {
-	pkg, dir, binary string
-	helpers          map[string]string // programs in testdata, by their place below dir: the guest has no go command
+// bench is what all machines share: the guest's init, and what was built for one and runs on all.
+type bench struct {
+	o           options
+	work, init  string
+	accelerator string
+	tests       map[string]testProgram // built
+	attacks     []attackRun            // on the guard, by machine
+	programs    string                 // the directory of what rigs run, once a test needs it
 }
 
-// buildTests compiles the test binary of every package that has tests.
-func buildTests(ctx context.Context, work string, patterns []string) ([]testProgram, error) {
-	list := exec.CommandContext(ctx, "go", append([]string{"list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}"}, patterns...)...)
-	list.Stderr = os.Stderr
-	out, err := list.Output()
-	if err != nil {
-		return nil, fmt.Errorf("list packages: %w", err)
+func newBench(ctx context.Context, o options) (*bench, error) {
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		return nil, errors.New("qemu-system-x86_64 is missing: run `sh tools/setup.sh test`")
 	}
-	var tests []testProgram
-	for line := range strings.Lines(string(out)) {
-		pkg, dir, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok {
-			continue
-		}
-		t := testProgram{pkg: pkg, dir: dir, binary: filepath.Join(work, strings.ReplaceAll(pkg, "/", "_")+".test")}
-		if err := goBuild(ctx, "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", t.binary, pkg); err != nil {
+	var err error
+	if o.cache == "" {
+		if o.cache, err = cache.Dir(ctx); err != nil {
 			return nil, err
 		}
-		if t.helpers, err = buildHelpers(ctx, t); err != nil {
-			return nil, err
-		}
-		tests = append(tests, t)
 	}
-	if len(tests) == 0 {
-		return nil, fmt.Errorf("no package of %v has tests", patterns)
-	}
-	return tests, nil
-}
-
-// buildHelpers compiles the programs testdata/NAME/main.go to testdata/NAME/NAME.
-func buildHelpers(ctx context.Context, t testProgram) (map[string]string, error) {
-	sources, err := filepath.Glob(filepath.Join(t.dir, "testdata/*/main.go"))
-	if err != nil {
+	if o.cache, err = filepath.Abs(o.cache); err != nil {
 		return nil, err
 	}
-	helpers := map[string]string{}
-	for _, s := range sources {
-		if text, err := os.ReadFile(s); err != nil {
-			return nil, err
-		} else if !bytes.Contains(text, []byte("\npackage main\n")) {
-			continue
-		}
-		name := filepath.Base(filepath.Dir(s))
-		binary := t.binary + "." + name
-		if err := goBuild(ctx, "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, filepath.Dir(s)); err != nil {
-			return nil, err
-		}
-		helpers[filepath.Join("testdata", name, name)] = binary
+	b := &bench{o: o, tests: map[string]testProgram{}}
+	if b.work, err = os.MkdirTemp("", "bailey-vm-"); err != nil {
+		return nil, err
 	}
-	return helpers, nil
+	b.init = filepath.Join(b.work, "init")
+	return b, initramfs.Build(ctx, b.init, "bailey/test/vm/guest")
 }
 
-// goBuild runs the go command for a static program for the guest.
-func goBuild(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64", "GOOS=linux")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+// try runs one machine, and once more where it was not given a fair chance.
+func (b *bench) try(ctx context.Context, m machine, packages []string) error {
+	k, err := kernel.Get(ctx, b.o.cache, m.kernel)
+	if err != nil {
+		return err
 	}
-	return nil
+	if b.accelerator == "" {
+		if b.accelerator, err = qemu.Accelerator(ctx, b.o.cache, b.init, k); err != nil {
+			return err
+		}
+	}
+	tests, err := b.build(ctx, m.choose(packages, b.o.run))
+	if err != nil {
+		return err
+	}
+	c := qemu.Config{Kernel: k, Initrd: filepath.Join(b.work, "initramfs"), Dir: b.work, LSM: m.lsm, Accelerator: b.accelerator, Memory: b.o.memory, Silence: b.o.silence}
+	if err := b.pack(ctx, c.Initrd, k, tests, m.skipped()); err != nil {
+		return fmt.Errorf("make the initramfs: %w", err)
+	}
+	fmt.Printf("vm: %s: %d test programs in Linux %s (%s)\n", m.name, len(tests), k.Release, b.accelerator)
+	err = b.boot(ctx, c, m)
+	if qemu.Again(err) {
+		fmt.Printf("vm: %v\nvm: once more\n", err)
+		err = b.boot(ctx, c, m)
+	}
+	return err
+}
+
+// boot starts the machine, waits for its end, and judges the report.
+func (b *bench) boot(ctx context.Context, c qemu.Config, m machine) error {
+	limited, cancel := context.WithTimeout(ctx, b.o.limit)
+	defer cancel()
+	vm, err := qemu.Start(limited, c)
+	if err != nil {
+		return err
+	}
+	end := vm.Wait()
+	if b.o.verbose {
+		fmt.Print(end.Report)
+	}
+	fmt.Print(results(end.Report))
+	if err := b.keep(m.name, end); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted after %v", end.Wall.Round(time.Second))
+	}
+	if err := judge(end, m.lsm); err != nil {
+		return err
+	}
+	return b.noteAttacks(c.Kernel.Release, end.Report)
+}
+
+// keep leaves all that a machine said where it can be read later.
+func (b *bench) keep(name string, end qemu.End) error {
+	return errors.Join(os.WriteFile(filepath.Join(b.o.cache, name+".console"), []byte(end.Console), 0o644),
+		os.WriteFile(filepath.Join(b.o.cache, name+".report"), []byte(end.Report), 0o644))
 }

@@ -1,44 +1,42 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
+	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"bailey/internal/roottest"
+	"bailey/test/vm/kernel"
+	"bailey/test/vm/qemu"
 )
 
 func TestJudgeSaysWhoIsToBlame(t *testing.T) {
 	t.Parallel()
-	const passed = "VM-RUN x\n--- PASS: TestA (0.0s)\nVM-OK x 1s\n"
+	const passed = "VM-LSM capability,bpf\nVM-RUN x\n--- PASS: TestA (0.0s)\nVM-OK x 1s\n"
 	for name, tc := range map[string]struct {
-		console, report string
-		timedOut        bool
-		share           float64
-		want            string // of the error; empty for none
-		starved         bool
+		end  qemu.End
+		lsm  string
+		want string // of the error; empty for none
 	}{
-		"passes":             {report: passed + "VM-EXIT 0\n"},
-		"test_fails":         {report: "VM-RUN x\nit broke\nVM-FAIL x: exit status 1\nVM-EXIT 1\n", want: "it broke"},
-		"panics":             {console: "[ 1.0] Kernel panic - not syncing: oops\n", report: passed, want: "Kernel panic"},
-		"panics_after_tests": {console: "[ 9.0] BUG: unable to handle page fault\n", report: passed + "VM-EXIT 0\n", want: "BUG"},
-		"hangs":              {report: "VM-RUN x\n", timedOut: true, share: 0.9, want: "hangs"},
-		"starves":            {report: "VM-RUN x\n", timedOut: true, share: 0.1, want: "starved", starved: true},
-		"ends_in_silence":    {report: passed, want: "without a report"},
-		"never_starts":       {want: "without a report"},
+		"passes":          {end: qemu.End{Report: passed + "VM-EXIT 0\n"}, lsm: "yama,bpf"},
+		"other_machine":   {end: qemu.End{Report: passed + "VM-EXIT 0\n"}, lsm: "yama", want: "another machine"},
+		"test_fails":      {end: qemu.End{Report: "VM-RUN x\nit broke\nVM-FAIL x: exit status 1\nVM-EXIT 1\n"}, want: "it broke"},
+		"panics":          {end: qemu.End{Report: passed, Err: qemu.ErrPanic}, want: "in trouble"},
+		"panics_at_last":  {end: qemu.End{Report: passed + "VM-EXIT 0\n", Err: qemu.ErrPanic}, want: "in trouble"},
+		"hangs":           {end: qemu.End{Report: passed, Err: qemu.ErrHang}, want: "hangs"},
+		"starves":         {end: qemu.End{Report: passed, Err: qemu.ErrStarved}, want: "starved"},
+		"takes_too_long":  {end: qemu.End{Report: passed, Err: context.DeadlineExceeded}, want: "alive"},
+		"ends_in_silence": {end: qemu.End{Report: passed}, want: "without a report"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := judge(tc.console, tc.report, "", tc.timedOut, tc.share, time.Minute)
+			err := judge(tc.end, tc.lsm)
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("judge = %v, want %q", err, tc.want)
-			}
-			if errors.Is(err, errStarved) != tc.starved {
-				t.Errorf("starved = %v, want %v: %v", !tc.starved, tc.starved, err)
 			}
 		})
 	}
@@ -63,26 +61,73 @@ VM-OK p 1s
 	}
 }
 
-// The archive must be what everybody else calls one.
-func TestArchiveIsRead(t *testing.T) {
+func TestFailuresAreThoseOfTheTestsThatFailed(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("cpio"); err != nil {
-		roottest.Unavailable(t, "cpio is not installed")
+	got := failures(`VM-RUN p
+=== RUN   TestA
+=== PAUSE TestA
+=== RUN   TestB
+    b_test.go:3: fine
+--- PASS: TestB (0.00s)
+=== CONT  TestA
+=== RUN   TestA/x
+    a_test.go:5: broken
+--- FAIL: TestA (0.00s)
+    --- FAIL: TestA/x (0.00s)
+FAIL
+VM-FAIL p: exit status 1 after 1s
+VM-RUN q
+    q_test.go:3: fine
+VM-OK q 1s
+`)
+	const want = "--- FAIL: TestA\n\n--- FAIL: TestA/x\n    a_test.go:5: broken\nFAIL\nVM-FAIL p: exit status 1 after 1s\n"
+	if !strings.HasPrefix(got, want) || strings.Contains(got, "fine") {
+		t.Errorf("failures = %q, want %q", got, want)
 	}
-	var b bytes.Buffer
-	a := &archive{w: bufio.NewWriter(&b), dirs: map[string]bool{}}
-	for _, step := range []error{a.text("a/b/c", "content"), a.link("a/l", "b/c"), a.file("a/odd", "vm_test.go"), a.entry("TRAILER!!!", 0, 0, nil), a.w.Flush()} {
-		if step != nil {
-			t.Fatal(step)
-		}
+}
+
+// TestDoomedMachines: a machine whose kernel panics, one that hangs, and one whose tests do not end are each named as such in time.
+func TestDoomedMachines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines")
 	}
-	cmd := exec.Command("cpio", "-it", "--quiet")
-	cmd.Stdin = &b
-	out, err := cmd.CombinedOutput()
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		roottest.Unavailable(t, "qemu-system-x86_64 is not installed")
+	}
+	b, err := newBench(t.Context(), options{limit: 90 * time.Second, perTest: 8 * time.Second, silence: 8 * time.Second, memory: 512})
 	if err != nil {
-		t.Fatalf("cpio: %v\n%s", err, out)
+		t.Fatal(err)
 	}
-	if got := strings.Join(strings.Fields(string(out)), " "); got != "a a/b a/b/c a/l a/odd" {
-		t.Errorf("cpio lists %q", got)
+	defer func() { _ = os.RemoveAll(b.work) }()
+	if _, err := kernel.Get(t.Context(), b.o.cache, matrix[0].kernel); err != nil {
+		roottest.Unavailable(t, err.Error())
+	}
+	for _, tc := range []struct {
+		test string
+		is   error
+		says []string
+	}{
+		{"TestPanic", qemu.ErrPanic, []string{"Kernel panic", "sysrq", "VM-RUN"}},
+		{"TestHang", qemu.ErrHang, []string{"no sign of life", "NMI", "VM-RUN"}},
+		{"TestSleep", nil, []string{"tests failed", "VM-FAIL", "SIGQUIT"}},
+	} {
+		t.Run(tc.test, func(t *testing.T) {
+			begin := time.Now()
+			b.o.run = "^" + tc.test + "$"
+			err := b.try(t.Context(), matrix[0], []string{"bailey/test/vm/doomed"})
+			t.Logf("after %v: %v", time.Since(begin), err)
+			if err == nil || tc.is != nil && !errors.Is(err, tc.is) {
+				t.Fatalf("the machine ended with %v, want %v", err, tc.is)
+			}
+			for _, s := range tc.says {
+				if !strings.Contains(err.Error(), s) {
+					t.Errorf("nothing says %q", s)
+				}
+			}
+			// A quiet machine says so within 12 s. The rest is patience with a host that does something else meanwhile.
+			if took := time.Since(begin); took > 90*time.Second {
+				t.Errorf("it took %v to say so", took)
+			}
+		})
 	}
 }
