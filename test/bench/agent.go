@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"bailey/test/bench/contender"
+	"bailey/test/started"
 )
 
 // folder is an installable product folder, with the operator's settings.
@@ -42,19 +45,6 @@ func (t *trivial) folders(n int, cache string) []folder {
 	return out
 }
 
-const trivialManifest = `name = %q
-version = "1"
-description = "allows everything; measures what asking costs"
-[run]
-command = ["./product"]
-[request]
-decide = ["exec", "open"]
-deny = true
-open_scope = [%q]
-[settings]
-cache = %q
-`
-
 // write makes the folder of a trivial product; other folders exist already.
 func (f folder) write(binary string) error {
 	if exists(f.dir) {
@@ -71,7 +61,7 @@ func (f folder) write(binary string) error {
 		return err
 	}
 	cache := strings.Split(f.name, "-")[1]
-	return os.WriteFile(filepath.Join(f.dir, "manifest.toml"), fmt.Appendf(nil, trivialManifest, f.name, fsDir, cache), 0o644)
+	return os.WriteFile(filepath.Join(f.dir, "manifest.toml"), []byte(contender.Manifest(f.name, fsDir, cache)), 0o644)
 }
 
 // agentLane runs the agent, watching the bench's filesystem alone, with some products.
@@ -81,7 +71,7 @@ type agentLane struct {
 	label    string
 	products []folder
 	dir      string
-	child    *child
+	child    *started.Program
 }
 
 func (l *agentLane) name() string { return l.label }
@@ -98,16 +88,16 @@ func (l *agentLane) start(ctx context.Context) (int, error) {
 	}
 	l.child = c
 	if err := l.install(ctx); err != nil {
-		out := c.output()
-		c.end(5 * time.Second)
+		out := c.Output()
+		c.End(5 * time.Second)
 		return 0, fmt.Errorf("%w\nthe agent said:\n%s", err, out)
 	}
-	return c.cmd.Process.Pid, nil
+	return c.PID(), nil
 }
 
 // install waits for the agent, installs the products and waits until all are live.
 func (l *agentLane) install(ctx context.Context) error {
-	if err := l.child.await(ctx, 30*time.Second, func() error { _, err := l.control(ctx, "status"); return err }); err != nil {
+	if err := l.child.Await(ctx, 30*time.Second, func() error { _, err := l.control(ctx, "status"); return err }); err != nil {
 		return err
 	}
 	for _, p := range l.products {
@@ -124,7 +114,7 @@ func (l *agentLane) install(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.child.await(ctx, 60*time.Second, func() error { return l.allLive(ctx) })
+	return l.child.Await(ctx, 60*time.Second, func() error { return l.allLive(ctx) })
 }
 
 // allLive fails while a product is not running with live authority.
@@ -165,7 +155,7 @@ func (l *agentLane) control(ctx context.Context, args ...string) ([]byte, error)
 
 func (l *agentLane) stop() string {
 	status, err := l.control(context.Background(), "status", "--json")
-	l.child.end(15 * time.Second)
+	l.child.End(15 * time.Second)
 	if err == nil {
 		_ = os.WriteFile(filepath.Join(l.w.opts.cache, "status-"+l.label+".json"), status, 0o644)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"bailey/internal/killtree"
 )
 
 // silence is how long the bench may be stuck in one piece of work before what answers its events is killed. The longest
@@ -36,12 +38,12 @@ func watchPulse(in io.Reader, pid int) {
 				return
 			}
 			if !ok {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				killtree.Kill(pid)
 				return
 			}
 		case <-time.After(silence):
 			fmt.Println("killed")
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			killtree.Kill(pid)
 			return
 		}
 	}

@@ -6,11 +6,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"bailey/test/bench/contender"
+	"bailey/test/started"
 )
 
 // fapolicyd is Debian's daemon, unpacked and never installed: its service denies every execution on the host.
@@ -27,24 +28,14 @@ var knownLibs = []string{"10-languages", "20-dracut", "21-updaters", "30-pattern
 func fetchFapolicyd(ctx context.Context, cache string) (*fapolicyd, error) {
 	root := filepath.Join(cache, "fapolicyd")
 	if !exists(filepath.Join(root, "usr/sbin/fapolicyd")) {
-		tmp, err := os.MkdirTemp(cache, "download-")
+		if err := os.RemoveAll(root + ".new"); err != nil {
+			return nil, err
+		}
+		deb, err := contender.FetchFapolicyd(ctx, root+".new")
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = os.RemoveAll(tmp) }()
-		get := exec.CommandContext(ctx, "apt-get", "download", "-q", "fapolicyd")
-		get.Dir = tmp
-		if out, err := get.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("apt-get download fapolicyd: %w\n%s", err, out)
-		}
-		debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
-		if len(debs) != 1 {
-			return nil, fmt.Errorf("apt-get download left %d packages", len(debs))
-		}
-		if err := command(ctx, "dpkg", "-x", debs[0], root+".new"); err != nil {
-			return nil, err
-		}
-		version := strings.Split(filepath.Base(debs[0]), "_")[1]
+		version := strings.Split(deb, "_")[1]
 		if err := os.WriteFile(filepath.Join(root+".new", "version"), []byte(version), 0o600); err != nil {
 			return nil, err
 		}
@@ -64,7 +55,7 @@ type fapolicydLane struct {
 	w     *world
 	d     *fapolicyd
 	rules string
-	child *child
+	child *started.Program
 }
 
 func (l *fapolicydLane) name() string { return "fapolicyd_" + l.rules }
@@ -78,25 +69,24 @@ func (l *fapolicydLane) start(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	l.child = c
-	err = c.await(ctx, time.Minute, func() error {
-		if out := c.output(); !strings.Contains(out, "Starting to listen for events") {
+	err = c.Await(ctx, time.Minute, func() error {
+		if out := c.Output(); !strings.Contains(out, "Starting to listen for events") {
 			return fmt.Errorf("it does not listen yet")
 		}
 		return nil
 	})
 	if err == nil {
-		err = onlyOurs(c.cmd.Process.Pid)
+		err = onlyOurs(c.PID())
 	}
 	if err != nil {
-		_ = c.cmd.Process.Signal(syscall.SIGKILL)
-		c.end(0)
+		c.Kill()
 		return 0, err
 	}
-	return c.cmd.Process.Pid, nil
+	return c.PID(), nil
 }
 
 func (l *fapolicydLane) stop() string {
-	l.child.end(10 * time.Second)
+	l.child.End(10 * time.Second)
 	text, _ := os.ReadFile("/run/fapolicyd.log")
 	return fmt.Sprintf("%d denies overruled by permissive", strings.Count(string(text), "dec=deny"))
 }
@@ -108,23 +98,8 @@ func (l *fapolicydLane) configure() error {
 			return err
 		}
 	}
-	config := fmt.Sprintf(`permissive = 1
-nice_val = 14
-q_size = 640
-uid = root
-gid = root
-do_stat_report = 0
-detailed_report = 0
-db_max_size = 50
-subj_cache_size = 1549
-obj_cache_size = 8191
-watch_fs = %s
-trust = file
-integrity = none
-syslog_format = rule,dec,perm,auid,pid,exe,:,path,ftype,trust
-allow_filesystem_mark = 0
-`, l.w.fsType)
-	rules := "allow perm=any all : all\n"
+	config := contender.FapolicydConfig(l.w.fsType)
+	rules := contender.FapolicydAllows
 	if l.rules == "sample_rules" {
 		rules = ""
 		for _, n := range knownLibs {

@@ -6,11 +6,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
+
+	"bailey/test/started"
 )
 
 // lane is a state of the machine that work is measured in. start returns the process that answers permission events, 0 if
@@ -65,66 +64,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// child is a started program whose output goes to a file.
-type child struct {
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{}
-}
-
 // startChild starts a program that dies with this one.
-func startChild(logFile, name string, args ...string) (*child, error) {
-	log, err := os.Create(logFile)
-	if err != nil {
-		return nil, err
-	}
-	c := &child{cmd: exec.Command(name, args...), log: log, done: make(chan struct{})}
-	c.cmd.Stdout, c.cmd.Stderr = log, log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.cmd.Start(); err != nil {
-		log.Close()
-		return nil, err
-	}
-	go func() {
-		_ = c.cmd.Wait()
-		close(c.done)
-	}()
-	return c, nil
-}
-
-// end asks the program to stop and kills it when it does not within a while.
-func (c *child) end(patience time.Duration) {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-c.done:
-	case <-time.After(patience):
-		_ = c.cmd.Process.Kill()
-		<-c.done
-	}
-	c.log.Close()
-}
-
-// output returns the last lines that the program wrote.
-func (c *child) output() string {
-	text, _ := os.ReadFile(c.log.Name())
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
-}
-
-// await asks ready until it says yes, the program ends, or patience does.
-func (c *child) await(ctx context.Context, patience time.Duration, ready func() error) error {
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err = ready(); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.done:
-			return fmt.Errorf("it ended: %s", c.output())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("not ready after %v: %w\n%s", patience, err, c.output())
+func startChild(logFile, name string, args ...string) (*started.Program, error) {
+	return started.Start(logFile, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, name, args...)
 }

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,8 +28,9 @@ import (
 type options struct {
 	bailey, products, out, cache string
 	lanes                        string
-	rounds, files, execs         int
-	build, inside                bool
+	rounds, fine, builds         int
+	files, execs                 int
+	build, buildAlone, inside    bool
 	deadman                      int
 }
 
@@ -40,6 +42,8 @@ func parseOptions() options {
 	flag.StringVar(&o.cache, "cache", ".cache/bench-data", "where the image and fapolicyd are kept between runs")
 	flag.StringVar(&o.lanes, "lanes", "", "only these lanes, separated by commas; none is always measured")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each lane is measured")
+	flag.IntVar(&o.fine, "fine", 30, "further rounds of the lanes that are promised to cost next to nothing, without go build")
+	flag.IntVar(&o.builds, "builds", 8, "further rounds of go build alone, in the lanes that are promised to cost little there")
 	flag.IntVar(&o.files, "files", 20000, "files in the open loop")
 	flag.IntVar(&o.execs, "execs", 2000, "executions in the exec loop")
 	flag.BoolVar(&o.build, "build", true, "measure go build")
@@ -109,19 +113,51 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	res := newResults(w, o, lanes)
+	if err := measureRounds(ctx, w, lanes, o, o.rounds, res.add, log); err != nil {
+		return err
+	}
+	measureBuild := o.build
+	o.build = false
+	if err := measureRounds(ctx, w, named(lanes, "none", "agent_0", "agent_allowlist"), o, o.fine, res.addFine, log); err != nil {
+		return err
+	}
+	if measureBuild {
+		o.build, o.buildAlone = true, true
+		lanes = named(lanes, "none", "agent_0", "agent_allowlist", "agent_1_cached", "fapolicyd_allow_all")
+		if err := measureRounds(ctx, w, lanes, o, o.builds, res.addBuild, log); err != nil {
+			return err
+		}
+	}
+	return res.write(o.out)
+}
+
+// measureRounds measures each lane once a round, in another order each round: no lane is always first.
+func measureRounds(ctx context.Context, w *world, lanes []lane, o options, rounds int, add func(lane string, s sample), log *slog.Logger) error {
 	begin := time.Now()
-	for round := range o.rounds {
+	for round := range rounds {
 		for i := range lanes {
-			l := lanes[(i+round)%len(lanes)] // another order each round: no lane is always first
+			l := lanes[(i+round)%len(lanes)]
 			sample, err := measure(ctx, w, l, o, round)
 			if err != nil {
 				return fmt.Errorf("lane %s: %w", l.name(), err)
 			}
-			res.add(l.name(), sample)
-			log.Info("measured", "round", round+1, "lane", l.name(), "sample", sample.String(), "since_start", time.Since(begin).Round(time.Second))
+			add(l.name(), sample)
+			log.Info("measured", "round", round+1, "of", rounds, "lane", l.name(), "sample", sample.String(), "since_start", time.Since(begin).Round(time.Second))
 		}
 	}
-	return res.write(o.out)
+	return nil
+}
+
+// named are the lanes of these names: those whose promise is a few percent. Fewer rounds than some dozens, and of go build
+// some, cannot tell that from noise.
+func named(lanes []lane, names ...string) []lane {
+	var out []lane
+	for _, l := range lanes {
+		if slices.Contains(names, l.name()) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // measure starts a lane, does all the work in it, and stops it.

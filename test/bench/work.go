@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -57,19 +58,18 @@ func (w *world) work(ctx context.Context, o options, nonce string, beat func()) 
 	if err != nil {
 		return nil, err
 	}
+	if o.buildAlone {
+		s[metricBuild], err = w.goBuild(ctx, nonce)
+		beat()
+		return s, errors.Join(err, ctx.Err())
+	}
 	if s[metricOpenCold], err = w.openLoop(beat); err != nil {
 		return nil, err
 	}
-	var cached []float64
-	for range 3 {
-		took, err := w.openLoop(beat)
-		if err != nil {
-			return nil, err
-		}
-		cached = append(cached, took)
+	if s[metricOpenCached], err = medianOf(3, func() (float64, error) { return w.openLoop(beat) }); err != nil {
+		return nil, err
 	}
-	s[metricOpenCached] = median(cached)
-	if s[metricExec], err = w.execLoop(ctx, o.execs, beat); err != nil {
+	if s[metricExec], err = medianOf(3, func() (float64, error) { return w.execLoop(ctx, o.execs, beat) }); err != nil {
 		return nil, err
 	}
 	if s[metricTar], err = w.tarTree(ctx); err != nil {
@@ -87,6 +87,19 @@ func (w *world) work(ctx context.Context, o options, nonce string, beat func()) 
 	}
 	beat()
 	return s, ctx.Err()
+}
+
+// medianOf measures n times.
+func medianOf(n int, measure func() (float64, error)) (float64, error) {
+	var all []float64
+	for range n {
+		took, err := measure()
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, took)
+	}
+	return median(all), nil
 }
 
 // openLoop opens, reads and closes every file once.

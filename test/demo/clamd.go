@@ -52,8 +52,8 @@ func (d *demo) startClamd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.later(func() error { c.end(10 * time.Second); return nil })
-	return c.await(ctx, 2*time.Minute, pingClamd) // the official signatures take a while
+	d.later(func() error { return endChild(c, program, 10*time.Second) })
+	return c.Await(ctx, 2*time.Minute, pingClamd) // the official signatures take a while
 }
 
 // makeSocketDir makes the socket's directory and removes it at the end if it was not there.

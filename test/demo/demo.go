@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bailey/test/started"
 )
 
 // demo is everything that was started, with what undoes it.
 type demo struct {
 	o     options
-	agent *child
+	agent *started.Program
 	undos []func() error
 
 	cgroups []string // of other agents, there before the demo
@@ -112,8 +114,8 @@ func (d *demo) startAgent(ctx context.Context) error {
 		return err
 	}
 	d.agent = c
-	d.later(func() error { c.end(15 * time.Second); return nil })
-	return c.await(ctx, 30*time.Second, func() error { _, err := d.control(ctx, "status"); return err })
+	d.later(func() error { return endChild(c, d.o.bailey, 15*time.Second) })
+	return c.Await(ctx, 30*time.Second, func() error { _, err := d.control(ctx, "status"); return err })
 }
 
 // installProducts installs both products, with settings for the scratch directory, and waits until they run.
@@ -126,15 +128,23 @@ func (d *demo) installProducts(ctx context.Context) error {
 	if err := d.install(ctx, "clamav", scope); err != nil {
 		return err
 	}
-	return d.agent.await(ctx, 30*time.Second, func() error {
+	return d.agent.Await(ctx, settlePatience, func() error {
+		_ = exec.Command("/bin/true").Run() // asks both; on a busy machine the allow list is late until it has read the package database
 		for _, name := range []string{"allowlist", "clamav"} {
-			if _, err := d.pid(ctx, name); err != nil {
+			p, err := d.product(ctx, name)
+			if err != nil {
 				return err
+			}
+			if p.Counters.Answers == 0 {
+				return fmt.Errorf("product %s has answered nothing yet", name)
 			}
 		}
 		return nil
 	})
 }
+
+// settlePatience is how long products may take until they answer in time: one that was late is back after half a minute.
+const settlePatience = 90 * time.Second
 
 // install copies a product's folder, changes its manifest for the demo, and installs the copy.
 func (d *demo) install(ctx context.Context, name string, change *strings.Replacer) error {
@@ -192,12 +202,12 @@ func (d *demo) show(ctx context.Context) error {
 		<-ended
 		fmt.Println("\nrun: ending everything")
 		return nil
-	case <-d.agent.done:
+	case <-d.agent.Done():
 		_ = view.Process.Kill()
 		<-ended
-		return fmt.Errorf("the agent ended by itself:\n%s", d.agent.output())
+		return fmt.Errorf("the agent ended by itself:\n%s", d.agent.Output())
 	case <-ended:
-		return fmt.Errorf("the live view ended by itself: %w\n%s", orNone(result), d.agent.output())
+		return fmt.Errorf("the live view ended by itself: %w\n%s", orNone(result), d.agent.Output())
 	}
 }
 

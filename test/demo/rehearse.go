@@ -44,7 +44,7 @@ func (d *demo) rehearse(ctx context.Context) error {
 	}
 	if len(errs) > 0 {
 		cancel()
-		fmt.Println("the agent's log:\n" + d.agent.output())
+		fmt.Println("the agent's log:\n" + d.agent.Output())
 	}
 	if err := <-view; err != nil {
 		errs = append(errs, err)
@@ -141,24 +141,36 @@ func orNone(err error) error {
 
 // pid returns the process of a product that is asked.
 func (d *demo) pid(ctx context.Context, name string) (int, error) {
+	p, err := d.product(ctx, name)
+	return p.PID, err
+}
+
+// shown is what the demo needs to know of a product.
+type shown struct {
+	State     string `json:"state"`
+	Authority string `json:"authority"`
+	PID       int    `json:"pid"`
+	Counters  struct {
+		Answers uint64 `json:"answers,string"`
+	} `json:"counters"`
+}
+
+// product returns a product that runs and has its say; another state is an error.
+func (d *demo) product(ctx context.Context, name string) (shown, error) {
 	out, err := d.control(ctx, "product", "show", name, "--json")
 	if err != nil {
-		return 0, err
+		return shown{}, err
 	}
-	var shown struct {
-		Product struct {
-			State     string `json:"state"`
-			Authority string `json:"authority"`
-			PID       int    `json:"pid"`
-		} `json:"product"`
+	var reply struct {
+		Product shown `json:"product"`
 	}
-	if err := json.Unmarshal([]byte(out), &shown); err != nil {
-		return 0, fmt.Errorf("read product %s: %w", name, err)
+	if err := json.Unmarshal([]byte(out), &reply); err != nil {
+		return shown{}, fmt.Errorf("read product %s: %w", name, err)
 	}
-	if shown.Product.State != "running" || shown.Product.Authority != "live" || shown.Product.PID == 0 {
-		return 0, fmt.Errorf("product %s does not run: %s", name, strings.TrimSpace(out))
+	if p := reply.Product; p.State != "running" || p.Authority != "live" || p.PID == 0 {
+		return shown{}, fmt.Errorf("product %s does not run: %s", name, strings.TrimSpace(out))
 	}
-	return shown.Product.PID, nil
+	return reply.Product, nil
 }
 
 // cgroups returns the cgroups of agents, in the hierarchies of version 1 and in version 2's.
@@ -188,8 +200,8 @@ func (d *demo) nothingLeft() error {
 			left = append(left, "mount "+strings.TrimSpace(line))
 		}
 	}
-	if d.agent != nil && syscall.Kill(d.agent.cmd.Process.Pid, 0) == nil {
-		left = append(left, fmt.Sprintf("the agent, pid %d", d.agent.cmd.Process.Pid))
+	if d.agent != nil && syscall.Kill(d.agent.PID(), 0) == nil {
+		left = append(left, fmt.Sprintf("the agent, pid %d", d.agent.PID()))
 	}
 	for _, c := range cgroups() {
 		if !slices.Contains(d.cgroups, c) {

@@ -108,7 +108,7 @@ func startOpener(b *testing.B, dir string) *openerProc {
 		b.Fatal(err)
 	}
 	p.in, p.out = in, bufio.NewReader(out)
-	if err := p.cmd.Start(); err != nil {
+	if err := ordinary(p.cmd); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

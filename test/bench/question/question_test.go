@@ -5,9 +5,10 @@
 //
 //	go test -run '^$' -bench . -benchtime 1x ./test/bench/question
 //
-// "one" has agent, products and opener on the same CPU, "free" leaves them to the scheduler. Lanes: none has no marks,
-// inline has marks and nobody to ask, products_N asks N products that allow. Their medians are per open and close; added_X
-// is what lane X adds to none. one/inline and eight/one are the ratios that the project promises to keep.
+// Priorities are those of a running agent and its products. "one" has agent, products and opener on the same CPU, "free"
+// leaves them to the scheduler. Lanes: none has no marks, inline has marks and nobody to ask, products_N asks N products that
+// allow. Their medians are per open and close; added_X is what lane X adds to none. one/inline and eight/one are the ratios
+// that the project promises to keep.
 package question_test
 
 import (
@@ -65,6 +66,7 @@ func measure(b *testing.B, one bool) {
 	if one {
 		pin(b)
 	}
+	prefer(b)
 	w := newWorld(b)
 	took := make(map[string][]time.Duration)
 	for b.Loop() {
@@ -132,17 +134,7 @@ func pin(b *testing.B) {
 		}
 	}
 	set := func(s *unix.CPUSet) {
-		tasks, err := os.ReadDir("/proc/self/task")
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, t := range tasks {
-			tid, err := strconv.Atoi(t.Name())
-			if err != nil {
-				b.Fatal(err)
-			}
-			_ = unix.SchedSetaffinity(tid, s) // a thread may have ended meanwhile
-		}
+		eachThread(b, func(tid int) { _ = unix.SchedSetaffinity(tid, s) })
 	}
 	procs := runtime.GOMAXPROCS(1)
 	set(&first)
@@ -150,4 +142,20 @@ func pin(b *testing.B) {
 		set(&before)
 		runtime.GOMAXPROCS(procs)
 	})
+}
+
+// eachThread calls f for every thread of this process. One may have ended meanwhile.
+func eachThread(b *testing.B, f func(tid int)) {
+	b.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			b.Fatal(err)
+		}
+		f(tid)
+	}
 }

@@ -150,7 +150,9 @@ func (m *member) Subscribe(s *productv1.Subscribe) error {
 }
 
 // Finding is never called: the product reports nothing.
-func (m *member) Finding(*productv1.Finding) error { return nil }
+func (m *member) Finding(*productv1.Finding) error               { return nil }
+func (*member) InstallRule(uint64, *productv1.RuleInstall) error { return nil }
+func (*member) RemoveRule(uint64, *productv1.RuleRemove) error   { return nil }
 
 // attach starts a product and returns when it is asked.
 func (w *world) attach(name string) {
@@ -164,7 +166,7 @@ func (w *world) attach(name string) {
 	m.cmd.Env = []string{envProduct + "=1"}
 	m.cmd.ExtraFiles = []*os.File{theirs}
 	m.cmd.Stderr = os.Stderr
-	if err := m.cmd.Start(); err != nil {
+	if err := ordinary(m.cmd); err != nil {
 		w.tb.Fatal(err)
 	}
 	_ = theirs.Close()

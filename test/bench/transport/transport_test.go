@@ -92,11 +92,13 @@ type agent struct {
 	answer func(id uint64)
 }
 
-func (a *agent) Answer(id uint64, _, _ bool) error    { a.answer(id); return nil }
-func (a *agent) Extend(uint64, uint64) error          { return nil }
-func (a *agent) Finding(*productv1.Finding) error     { return nil }
-func (a *agent) Ack(seq uint64)                       { a.acks <- seq }
-func (a *agent) Subscribe(*productv1.Subscribe) error { close(a.ready); return nil }
+func (a *agent) Answer(id uint64, _, _ bool) error              { a.answer(id); return nil }
+func (a *agent) Extend(uint64, uint64) error                    { return nil }
+func (a *agent) Finding(*productv1.Finding) error               { return nil }
+func (*agent) InstallRule(uint64, *productv1.RuleInstall) error { return nil }
+func (*agent) RemoveRule(uint64, *productv1.RuleRemove) error   { return nil }
+func (a *agent) Ack(seq uint64)                                 { a.acks <- seq }
+func (a *agent) Subscribe(*productv1.Subscribe) error           { close(a.ready); return nil }
 
 const window = 4096
 
