@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"bailey/test/rig"
+
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -23,19 +25,19 @@ func TestEventLinesValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := exec.Command(filepath.Join(built, "bailey"), "events", "--json", "--for", "6s")
-	events.Env = append(os.Environ(), "BAILEY_RUN="+a.run)
+	events.Env = append(os.Environ(), "BAILEY_RUN="+a.Run)
 	var lines, said bytes.Buffer
 	events.Stdout, events.Stderr = &lines, &said
 	if err := events.Start(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond)
-	a.install(spec{name: "reader", questions: "exec,open", settings: map[string]string{"read": "true"}})
-	p := a.program("runs")
+	a.Install(rig.Spec{Name: "reader", Questions: "exec,open", Settings: map[string]string{"read": "true"}})
+	p := a.Program("runs")
 	if err := exec.Command(p, "with", "arguments").Run(); err != nil {
 		t.Fatal(err)
 	}
-	moved := filepath.Join(a.scratch, "moved")
+	moved := filepath.Join(a.Scratch, "moved")
 	for _, f := range []func() error{
 		func() error { return os.Rename(p, moved) },
 		func() error { return os.Chmod(moved, 0o700) },

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"bailey/test/rig"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +21,7 @@ import (
 
 // F1: the agent logs, and the reader of its log is itself waiting for an answer.
 func TestFullLogPipeHoldsNobodyUp(t *testing.T) {
-	dir, scratch := scratchDir(t)
+	a := rig.New(t, built, "[agent]\nlog_level = \"debug\"\n")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -29,10 +31,9 @@ func TestFullLogPipeHoldsNobodyUp(t *testing.T) {
 	if _, err := unix.FcntlInt(uintptr(pipe), unix.F_SETPIPE_SZ, 4096); err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{t: t, dir: dir, scratch: scratch, run: filepath.Join(dir, "run"), state: filepath.Join(dir, "state"), log: w}
-	a.writeConfig("[agent]\nlog_level = \"debug\"\n")
-	a.start()
-	t.Cleanup(a.stop)
+	a.Log = w
+	a.Start()
+	t.Cleanup(a.Stop)
 	// Nobody reads: once the pipe is full, whoever writes to it waits.
 	if err := unix.SetNonblock(pipe, true); err != nil {
 		t.Fatal(err)
@@ -45,8 +46,8 @@ func TestFullLogPipeHoldsNobodyUp(t *testing.T) {
 	if err := unix.SetNonblock(pipe, false); err != nil {
 		t.Fatal(err)
 	}
-	a.install(spec{name: "judge", questions: "exec"})
-	p := a.program("works")
+	a.Install(rig.Spec{Name: "judge", Questions: "exec"})
+	p := a.Program("works")
 	for range 50 {
 		start := time.Now()
 		if err := execs(p); err != nil {
@@ -57,19 +58,19 @@ func TestFullLogPipeHoldsNobodyUp(t *testing.T) {
 		}
 	}
 	for range 30 { // lines that find no room
-		a.must("product", "restart", "judge")
+		a.Must("product", "restart", "judge")
 	}
 	if err := execs(p); err != nil {
 		t.Fatal(err)
 	}
-	if n := a.product("judge").GetCounters().GetMisses(); n != 0 {
+	if n := a.Product("judge").GetCounters().GetMisses(); n != 0 {
 		t.Errorf("%d misses", n)
 	}
 	// The reader goes away altogether: that must not end the agent by SIGPIPE.
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	a.must("product", "restart", "judge")
+	a.Must("product", "restart", "judge")
 	if err := execs(p); err != nil {
 		t.Fatal(err)
 	}
@@ -77,19 +78,18 @@ func TestFullLogPipeHoldsNobodyUp(t *testing.T) {
 
 // F2: what the agent opens while it answers is asked about itself.
 func TestAgentWithItsStateOnAWatchedFilesystemAsksAboutNothingOfItsOwn(t *testing.T) {
-	dir, scratch := scratchDir(t)
-	a := &agent{t: t, dir: dir, scratch: scratch, run: filepath.Join(dir, "run"), state: filepath.Join(scratch, "state")}
-	a.writeConfig("")
-	a.start()
-	t.Cleanup(a.stop)
-	a.install(spec{name: "judge", questions: "open,exec", request: fmt.Sprintf("open_scope = [%q]\n", scratch)})
-	path := filepath.Join(scratch, "file")
+	a := rig.New(t, built, "")
+	a.State = filepath.Join(a.Scratch, "state")
+	a.Start()
+	t.Cleanup(a.Stop)
+	a.Install(rig.Spec{Name: "judge", Questions: "open,exec", Request: fmt.Sprintf("open_scope = [%q]\n", a.Scratch)})
+	path := filepath.Join(a.Scratch, "file")
 	if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond)
 	const opens = 2000
-	before := a.status()
+	before := a.Status()
 	for range opens {
 		f, err := os.Open(path)
 		if err != nil {
@@ -97,7 +97,7 @@ func TestAgentWithItsStateOnAWatchedFilesystemAsksAboutNothingOfItsOwn(t *testin
 		}
 		_ = f.Close()
 	}
-	after := a.status()
+	after := a.Status()
 	if got := after.GetQuestions().GetAsked() - before.GetQuestions().GetAsked(); got != opens {
 		t.Errorf("%d opens made %d permission events: %v", opens, got, after.GetQuestions().GetByReason())
 	}
@@ -106,19 +106,19 @@ func TestAgentWithItsStateOnAWatchedFilesystemAsksAboutNothingOfItsOwn(t *testin
 // F3: the answer depends on a daemon, and the daemon waits for the answer.
 func TestGrantedDaemonIsNotAsked(t *testing.T) {
 	a := startAgent(t, "[questions]\nopen_deadline = \"2s\"\n")
-	daemon := filepath.Join(a.scratch, "daemon")
+	daemon := filepath.Join(a.Scratch, "daemon")
 	cat, err := exec.LookPath("cat")
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, cat, daemon, 0o755)
-	data := filepath.Join(a.scratch, "data")
+	a.CopyFile(cat, daemon, 0o755)
+	data := filepath.Join(a.Scratch, "data")
 	if err := os.WriteFile(data, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	a.install(spec{name: "scanner", questions: "open", request: fmt.Sprintf("daemons = [%q]\n", daemon),
-		settings: map[string]string{"hang": "true", "only": data}})
-	before := a.product("scanner").GetCounters().GetQuestions()
+	a.Install(rig.Spec{Name: "scanner", Questions: "open", Request: fmt.Sprintf("daemons = [%q]\n", daemon),
+		Settings: map[string]string{"hang": "true", "only": data}})
+	before := a.Product("scanner").GetCounters().GetQuestions()
 	start := time.Now()
 	if out, err := exec.Command(daemon, data).Output(); err != nil || string(out) != "x" {
 		t.Fatalf("the daemon read %q: %v", out, err)
@@ -127,7 +127,7 @@ func TestGrantedDaemonIsNotAsked(t *testing.T) {
 		t.Errorf("the daemon waited %s for the product that waits for it", took)
 	}
 	// What was asked about is the daemon's own start, by the process that executes it; the data was not.
-	after := a.product("scanner").GetCounters()
+	after := a.Product("scanner").GetCounters()
 	if after.GetMisses() != 0 {
 		t.Errorf("%d questions of the daemon reached the product (%d before)", after.GetQuestions(), before)
 	}
@@ -139,13 +139,13 @@ func TestOverloadIsAnsweredAndCounted(t *testing.T) {
 	const openers = 200
 	paths := make([]string, openers)
 	for i := range paths {
-		paths[i] = filepath.Join(a.scratch, fmt.Sprintf("f%d", i))
+		paths[i] = filepath.Join(a.Scratch, fmt.Sprintf("f%d", i))
 		if err := os.WriteFile(paths[i], nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a.install(spec{name: "slow", questions: "open", settings: map[string]string{"hang": "true", "only": a.scratch + "/f"}})
-	before := a.status().GetQuestions()
+	a.Install(rig.Spec{Name: "slow", Questions: "open", Settings: map[string]string{"hang": "true", "only": a.Scratch + "/f"}})
+	before := a.Status().GetQuestions()
 	var longest atomic.Int64
 	var all sync.WaitGroup
 	for _, p := range paths {
@@ -166,7 +166,7 @@ func TestOverloadIsAnsweredAndCounted(t *testing.T) {
 	if got := time.Duration(longest.Load()); got > 1500*time.Millisecond {
 		t.Errorf("an opener waited %s with a deadline of 1 s", got)
 	}
-	after := a.status().GetQuestions()
+	after := a.Status().GetQuestions()
 	if got := after.GetAsked() - before.GetAsked(); got != openers {
 		t.Errorf("%d opens made %d questions", openers, got)
 	}
@@ -178,9 +178,9 @@ func TestOverloadIsAnsweredAndCounted(t *testing.T) {
 // F8: products, grants and subscriptions change while questions are asked.
 func TestChangesUnderLoadNeverDeny(t *testing.T) {
 	a := startAgent(t, "")
-	a.install(spec{name: "one", questions: "exec", settings: map[string]string{"cache": "true", "note": ""}})
-	a.install(spec{name: "two", questions: "exec"})
-	p := a.program("works")
+	a.Install(rig.Spec{Name: "one", Questions: "exec", Settings: map[string]string{"cache": "true", "note": ""}})
+	a.Install(rig.Spec{Name: "two", Questions: "exec"})
+	p := a.Program("works")
 	stop := make(chan struct{})
 	var load sync.WaitGroup
 	var execd atomic.Int64
@@ -201,11 +201,11 @@ func TestChangesUnderLoadNeverDeny(t *testing.T) {
 		})
 	}
 	for i := range 5 {
-		a.must("product", "set", "one", fmt.Sprintf("note=%d", i))
-		a.must("product", "revoke", "two", "deny")
-		a.must("product", "grant", "two", "deny")
-		a.must("product", "restart", "two")
-		a.must("cache", "clear")
+		a.Must("product", "set", "one", fmt.Sprintf("note=%d", i))
+		a.Must("product", "revoke", "two", "deny")
+		a.Must("product", "grant", "two", "deny")
+		a.Must("product", "restart", "two")
+		a.Must("cache", "clear")
 	}
 	close(stop)
 	load.Wait()
@@ -217,9 +217,9 @@ func TestChangesUnderLoadNeverDeny(t *testing.T) {
 // F11: mounts come and go while questions are asked.
 func TestMountStormHoldsNobodyUp(t *testing.T) {
 	a := startAgent(t, "")
-	a.install(spec{name: "judge", questions: "exec,open"})
-	p := a.program("works")
-	point := filepath.Join(a.scratch, "point")
+	a.Install(rig.Spec{Name: "judge", Questions: "exec,open"})
+	p := a.Program("works")
+	point := filepath.Join(a.Scratch, "point")
 	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -246,13 +246,13 @@ func TestMountStormHoldsNobodyUp(t *testing.T) {
 // The agent's own death: the kernel lets everybody through and nothing is left that asks.
 func TestKilledAgentHoldsNobodyUp(t *testing.T) {
 	a := startAgent(t, "[questions]\nexec_deadline = \"10s\"\nextend_cap = \"10s\"\n")
-	a.install(spec{name: "never", questions: "exec", settings: map[string]string{"hang": "true", "only": a.scratch + "/slow"}})
-	p := a.program("slow")
-	product := int(a.product("never").GetPid())
+	a.Install(rig.Spec{Name: "never", Questions: "exec", Settings: map[string]string{"hang": "true", "only": a.Scratch + "/slow"}})
+	p := a.Program("slow")
+	product := int(a.Product("never").GetPid())
 	result := make(chan error, 1)
 	go func() { result <- execs(p) }()
 	time.Sleep(500 * time.Millisecond) // it waits for an answer now
-	a.kill()
+	a.Kill()
 	select {
 	case err := <-result:
 		if err != nil {
@@ -261,12 +261,12 @@ func TestKilledAgentHoldsNobodyUp(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("an exec waits for a dead agent")
 	}
-	a.eventually("the product is gone too", 5*time.Second, func() error {
+	a.Eventually("the product is gone too", 5*time.Second, func() error {
 		if err := syscall.Kill(product, 0); err == nil {
 			return fmt.Errorf("process %d lives", product)
 		}
 		return nil
 	})
-	a.start() // what it left is cleaned up, what was installed runs again
-	a.running("never")
+	a.Start() // what it left is cleaned up, what was installed runs again
+	a.Running("never")
 }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bailey/test/rig"
 )
 
 // TestParallelExecs is the load: four products, one always late and one killed every second.
@@ -18,20 +20,20 @@ func TestParallelExecs(t *testing.T) {
 		deadline = 500 * time.Millisecond
 	)
 	a := startAgent(t, fmt.Sprintf("[questions]\nexec_deadline = %q\n", deadline))
-	for _, s := range []spec{
-		{name: "good"}, {name: "other"},
-		{name: "late", settings: map[string]string{"delay": "600ms"}, limits: "pids = 512\n"},
-		{name: "dying"},
+	for _, s := range []rig.Spec{
+		{Name: "good"}, {Name: "other"},
+		{Name: "late", Settings: map[string]string{"delay": "600ms"}, Limits: "pids = 512\n"},
+		{Name: "dying"},
 	} {
-		s.questions = "exec"
-		a.install(s)
+		s.Questions = "exec"
+		a.Install(s)
 	}
 	programs := make([]string, 50)
 	for i := range programs {
-		programs[i] = a.program(fmt.Sprintf("program-%d", i))
+		programs[i] = a.Program(fmt.Sprintf("program-%d", i))
 	}
-	execEvents, verdicts := a.tap("exec"), a.tap("verdict")
-	before := a.status().GetQuestions()
+	execEvents, verdicts := a.Tap("exec"), a.Tap("verdict")
+	before := a.Status().GetQuestions()
 
 	stop := make(chan struct{})
 	var killer sync.WaitGroup
@@ -43,7 +45,7 @@ func TestParallelExecs(t *testing.T) {
 			case <-stop:
 				return
 			case <-tick.C:
-				for _, p := range a.status().GetProducts() {
+				for _, p := range a.Status().GetProducts() {
 					if p.GetName() == "dying" && p.GetPid() > 0 {
 						_ = syscall.Kill(int(p.GetPid()), syscall.SIGKILL)
 					}
@@ -73,7 +75,7 @@ func TestParallelExecs(t *testing.T) {
 	killer.Wait()
 
 	t.Logf("longest exec %s, %d failed", time.Duration(longest.Load()), failed.Load())
-	after := a.status().GetQuestions()
+	after := a.Status().GetQuestions()
 	asked := after.GetAsked() - before.GetAsked()
 	if asked != total {
 		t.Errorf("the kernel asked %d times for %d execs", asked, total)
@@ -88,8 +90,8 @@ func TestParallelExecs(t *testing.T) {
 	if after.GetInFlight() != 0 {
 		t.Errorf("%d questions are still in flight", after.GetInFlight())
 	}
-	a.eventually("every question has one recorded outcome", 10*time.Second, func() error {
-		if n := len(verdicts.all()); n != total {
+	a.Eventually("every question has one recorded outcome", 10*time.Second, func() error {
+		if n := len(verdicts.All()); n != total {
 			return fmt.Errorf("%d verdict events for %d questions", n, total)
 		}
 		return nil
@@ -98,7 +100,7 @@ func TestParallelExecs(t *testing.T) {
 	var slowest time.Duration
 	outcomes := map[string]int{}
 	seen := map[uint64]bool{}
-	for _, e := range verdicts.all() {
+	for _, e := range verdicts.All() {
 		v := e.GetVerdict()
 		if seen[v.GetQuestionId()] {
 			t.Errorf("question %d has two recorded outcomes", v.GetQuestionId())
@@ -113,10 +115,10 @@ func TestParallelExecs(t *testing.T) {
 	if slowest > deadline {
 		t.Errorf("the kernel waited %s for an answer with a deadline of %s", slowest, deadline)
 	}
-	a.eventually("every exec is an event", 10*time.Second, func() error {
+	a.Eventually("every exec is an event", 10*time.Second, func() error {
 		var n int
-		for _, e := range execEvents.all() {
-			if strings.HasPrefix(e.GetProcess().GetExecutable().GetPath(), a.scratch) {
+		for _, e := range execEvents.All() {
+			if strings.HasPrefix(e.GetProcess().GetExecutable().GetPath(), a.Scratch) {
 				n++
 			}
 		}

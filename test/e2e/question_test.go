@@ -14,6 +14,7 @@ import (
 	"time"
 
 	productv1 "bailey/api/product/v1"
+	"bailey/test/rig"
 )
 
 // execs runs a program and returns what exec said.
@@ -38,13 +39,13 @@ func verdictFor(path string) func(*productv1.Event) bool {
 
 func TestDenyByEitherProductIsEPERM(t *testing.T) {
 	a := startAgent(t, "")
-	good, badA, badB := a.program("good"), a.program("bad-a"), a.program("bad-b")
-	a.install(spec{name: "first", questions: "exec", settings: map[string]string{"deny_path": badA}})
-	a.install(spec{name: "second", questions: "exec", settings: map[string]string{"deny_path": badB}})
+	good, badA, badB := a.Program("good"), a.Program("bad-a"), a.Program("bad-b")
+	a.Install(rig.Spec{Name: "first", Questions: "exec", Settings: map[string]string{"deny_path": badA}})
+	a.Install(rig.Spec{Name: "second", Questions: "exec", Settings: map[string]string{"deny_path": badB}})
 
 	events := exec.Command(filepath.Join(built, "bailey"), "events", "verdict", "--json", "--for", "6s")
-	events.Env = append(os.Environ(), "BAILEY_RUN="+a.run)
-	var lines lockedBuffer
+	events.Env = append(os.Environ(), "BAILEY_RUN="+a.Run)
+	var lines rig.Buffer
 	events.Stdout, events.Stderr = &lines, os.Stderr
 	if err := events.Start(); err != nil {
 		t.Fatal(err)
@@ -105,9 +106,9 @@ func TestProductsAreAskedInParallel(t *testing.T) {
 	a := startAgent(t, "[questions]\nexec_deadline = \"2s\"\ncritical_deadline = \"1s\"\n")
 	const delay = 300 * time.Millisecond
 	for _, name := range []string{"one", "two", "three"} {
-		a.install(spec{name: name, questions: "exec", settings: map[string]string{"delay": delay.String()}})
+		a.Install(rig.Spec{Name: name, Questions: "exec", Settings: map[string]string{"delay": delay.String()}})
 	}
-	p := a.program("waits")
+	p := a.Program("waits")
 	start := time.Now()
 	if err := execs(p); err != nil {
 		t.Fatal(err)
@@ -119,17 +120,17 @@ func TestProductsAreAskedInParallel(t *testing.T) {
 
 func TestDescriptorReadsWhatTheProductCannotOpen(t *testing.T) {
 	a := startAgent(t, "")
-	secret := filepath.Join(a.scratch, "secret")
+	secret := filepath.Join(a.Scratch, "secret")
 	const content = "only root may read this"
 	if err := os.WriteFile(secret, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a.install(spec{name: "reader", questions: "open", settings: map[string]string{"read": "true"}})
-	events := a.tap("finding")
+	a.Install(rig.Spec{Name: "reader", Questions: "open", Settings: map[string]string{"read": "true"}})
+	events := a.Tap("finding")
 	if _, err := os.ReadFile(secret); err != nil {
 		t.Fatal(err)
 	}
-	e := a.find(events, "finding of the content", func(e *productv1.Event) bool { return e.GetFinding().GetRule() == "read" })
+	e := a.Find(events, "finding of the content", func(e *productv1.Event) bool { return e.GetFinding().GetRule() == "read" })
 	if got := e.GetFinding().GetFields()["content"]; got != content {
 		t.Errorf("the product read %q through the descriptor, want %q", got, content)
 	}
@@ -140,9 +141,9 @@ func TestDescriptorReadsWhatTheProductCannotOpen(t *testing.T) {
 
 func TestLateProductGetsTheDefault(t *testing.T) {
 	a := startAgent(t, "[questions]\nexec_deadline = \"300ms\"\n")
-	a.install(spec{name: "never", questions: "exec", settings: map[string]string{"hang": "true", "only": a.scratch + "/slow"}})
-	verdicts := a.tap("verdict")
-	p := a.program("slow")
+	a.Install(rig.Spec{Name: "never", Questions: "exec", Settings: map[string]string{"hang": "true", "only": a.Scratch + "/slow"}})
+	verdicts := a.Tap("verdict")
+	p := a.Program("slow")
 	start := time.Now()
 	if err := execs(p); err != nil {
 		t.Fatalf("the default is allow: %v", err)
@@ -151,7 +152,7 @@ func TestLateProductGetsTheDefault(t *testing.T) {
 	if took < 200*time.Millisecond || took > 400*time.Millisecond {
 		t.Errorf("answered after %s, want 80 %% to 100 %% of 300 ms", took)
 	}
-	e := a.find(verdicts, "verdict", verdictFor(p))
+	e := a.Find(verdicts, "verdict", verdictFor(p))
 	if got := e.GetVerdict().GetReason(); got != "default" {
 		t.Errorf("reason %q, want default", got)
 	}
@@ -162,22 +163,22 @@ func TestLateProductGetsTheDefault(t *testing.T) {
 
 func TestOnMissDeny(t *testing.T) {
 	a := startAgent(t, "[questions]\nexec_deadline = \"300ms\"\n")
-	a.install(spec{name: "strict", questions: "exec", request: "on_miss = \"deny\"\n",
-		settings: map[string]string{"hang": "true", "only": a.scratch + "/slow"}})
-	if err := execs(a.program("slow")); !denied(err) {
+	a.Install(rig.Spec{Name: "strict", Questions: "exec", Request: "on_miss = \"deny\"\n",
+		Settings: map[string]string{"hang": "true", "only": a.Scratch + "/slow"}})
+	if err := execs(a.Program("slow")); !denied(err) {
 		t.Errorf("a miss with on_miss = deny gave %v, want EPERM", err)
 	}
 }
 
 func TestShadowProductIsAskedAndDoesNotCount(t *testing.T) {
 	a := startAgent(t, "")
-	a.install(spec{name: "ghost", questions: "exec", request: "authority = \"shadow\"\n", settings: map[string]string{"answer": "deny"}})
-	verdicts := a.tap("verdict")
-	p := a.program("anything")
+	a.Install(rig.Spec{Name: "ghost", Questions: "exec", Request: "authority = \"shadow\"\n", Settings: map[string]string{"answer": "deny"}})
+	verdicts := a.Tap("verdict")
+	p := a.Program("anything")
 	if err := execs(p); err != nil {
 		t.Fatalf("a shadow product's deny counted: %v", err)
 	}
-	e := a.find(verdicts, "verdict", verdictFor(p))
+	e := a.Find(verdicts, "verdict", verdictFor(p))
 	if n := len(e.GetVerdict().GetAnswers()); n != 1 || !e.GetVerdict().GetAnswers()[0].GetShadow() || e.GetVerdict().GetAnswers()[0].GetAllow() {
 		t.Errorf("the shadow deny is not recorded: %v", e.GetVerdict())
 	}
@@ -185,17 +186,17 @@ func TestShadowProductIsAskedAndDoesNotCount(t *testing.T) {
 
 func TestKilledProductChangesNothingButItsRestarts(t *testing.T) {
 	a := startAgent(t, "")
-	a.install(spec{name: "mortal", questions: "exec"})
-	p := a.program("works")
-	before := a.product("mortal")
+	a.Install(rig.Spec{Name: "mortal", Questions: "exec"})
+	p := a.Program("works")
+	before := a.Product("mortal")
 	if err := syscall.Kill(int(before.GetPid()), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := execs(p); err != nil {
 		t.Errorf("exec while the product is dead: %v", err)
 	}
-	a.eventually("the product is back", 10*time.Second, func() error {
-		now := a.product("mortal")
+	a.Eventually("the product is back", 10*time.Second, func() error {
+		now := a.Product("mortal")
 		if now.GetState() != "running" || now.GetPid() == before.GetPid() {
 			return fmt.Errorf("state %s, pid %d", now.GetState(), now.GetPid())
 		}
@@ -208,19 +209,19 @@ func TestKilledProductChangesNothingButItsRestarts(t *testing.T) {
 
 func TestContainerLikeProcessIsAsked(t *testing.T) {
 	a := startAgent(t, "")
-	lower := filepath.Join(a.scratch, "lower")
+	lower := filepath.Join(a.Scratch, "lower")
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
-		if err := os.Mkdir(filepath.Join(a.scratch, d), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(a.Scratch, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(lower, "denied"), tinyProgram("denied"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(lower, "denied"), rig.TinyProgram("denied"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(lower, "allowed"), tinyProgram("allowed"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(lower, "allowed"), rig.TinyProgram("allowed"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a.install(spec{name: "judge", questions: "exec", settings: map[string]string{"deny_content": "denied"}})
+	a.Install(rig.Spec{Name: "judge", Questions: "exec", Settings: map[string]string{"deny_content": "denied"}})
 	// A mount namespace of its own, an overlay as the root's part, and time for the agent to see the new mount.
 	const script = `set -e
 mount -t overlay overlay -o lowerdir="$1/lower,upperdir=$1/upper,workdir=$1/work" "$1/merged" 2>/dev/null ||
@@ -228,7 +229,7 @@ mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work
 sleep 2
 chroot "$1/merged" /allowed && echo allowed-ran
 chroot "$1/merged" /denied && echo denied-ran || true`
-	cmd := exec.Command("unshare", "-m", "sh", "-c", script, "sh", a.scratch)
+	cmd := exec.Command("unshare", "-m", "sh", "-c", script, "sh", a.Scratch)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

@@ -24,6 +24,7 @@ import (
 	controlv1 "bailey/api/control/v1"
 	"bailey/internal/boottime"
 	"bailey/internal/cli"
+	"bailey/internal/fleetcli"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -31,6 +32,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"bailey":        bailey,
+		"bailey-fleet":  fleet,
 		"nobody-bailey": func() { becomeNobody(); bailey() },
 	})
 }
@@ -40,6 +42,11 @@ func bailey() {
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: "9.9.9", Agent: memoryAgent,
 	}))
+}
+
+// fleet is the whole other program.
+func fleet() {
+	os.Exit(fleetcli.Main(fleetcli.Process{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: "9.9.9"}))
 }
 
 // becomeNobody turns this process into an unprivileged user's.
@@ -75,7 +82,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "await": await},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "await": await, "record": record, "damage": damage},
 	})
 }
 
@@ -126,6 +133,19 @@ func memoryAgent(ctx context.Context, o cli.AgentOptions) error {
 	a := controltest.New()
 	a.SetHealth(&controlv1.HealthEntry{Component: "containment.landlock", Status: "degraded", Summary: "this kernel has no Landlock", Remedy: "boot Linux 5.13 or newer"})
 	a.Cache.Fill(7)
+	a.Rules.Set(&controlv1.Rule{
+		Product: "scanner", Id: "bad", Action: "exec", Match: "below=/tmp/\x1b]0;owned", Left: 3_600_000_000_000, Until: 7_200_000_000_000, Hits: 3, Enforced: true,
+	}, &controlv1.Rule{Product: "scanner", Id: "mail", Action: "connect", Match: "destination=0.0.0.0/0 port 25", Left: 500_000_000})
+	a.Brake.Set(&controlv1.BrakedProduct{
+		Product: "scanner", Release: "2.0-ab", Since: 1_700_000_000e9, Rule: "package_files", Denies: 4,
+		Reason: "it denied 6 different files of packages within 1m0s, the limit is 5", Files: []string{"/usr/bin/id", "/usr/bin/\x1b]0;owned"},
+	})
+	if token := os.Getenv("GUARD_TOKEN"); token != "" {
+		a.Door.Guard(token, &controlv1.Guard{
+			Active: true, Scopes: []string{"stop", "upgrade"}, Until: 1e12, Expires: 1_700_000_000e9, Operator: "alice", Key: "0011223344556677",
+			Token: "00112233445566778899aabbccddeeff",
+		})
+	}
 	scene(a)
 	cfg := a.Config(o.Config.Agent.Run)
 	cfg.Log = o.Log
