@@ -7,19 +7,17 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FLAGS := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FOR ?=
 FUZZTIME ?= 30s
+DURATION ?= 10m
 PRODUCTS := $(patsubst products/%/manifest.toml,%,$(wildcard products/*/manifest.toml))
 EXAMPLES := $(patsubst sdk/examples/%/manifest.toml,%,$(wildcard sdk/examples/*/manifest.toml))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint generate bench fuzz vm fmt clean
+.PHONY: help build run test lint generate bench bench-vm incidents soak fuzz vm package fmt clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install the Debian packages that building and testing need (as root or with sudo)
-	@sh tools/setup.sh test
-
-build: ## build dist/bailey and the installable product folders dist/products/NAME
+build: ## build dist/bailey, dist/bailey-fleet and the installable product folders dist/products/NAME
 	@sh tools/build.sh dist $(VERSION)
 
 run: ## start the agent with both products on this machine and show the live view; Ctrl-C ends it (FOR=20s: by itself)
@@ -44,12 +42,27 @@ bench: ## measure no agent, agent and fapolicyd in one run; results in test/benc
 	@mkdir -p .cache && $(GO) build -trimpath -o .cache/bench ./test/bench
 	@exec .cache/bench -bailey dist/bailey -products dist/products -out test/bench/results $(BENCH)
 
+bench-vm: ## the same in a virtual machine where figures repeat, with guard and rules; compared with the committed run (20 minutes)
+	@sh tools/setup.sh bench-vm
+	@$(GO) run ./test/vm/bench $(BENCH)
+
+incidents: ## replay public incidents, print what the machine felt, and write docs/incidents.md (root; some minutes)
+	@cd test/incident && BAILEY_TEST_ROOT=1 BAILEY_INCIDENTS=$(CURDIR)/docs/incidents.md $(GO) test -count=1 -timeout 30m -parallel 1
+
+soak: ## run the whole under load and faults for DURATION (10m) and look for what grows (root)
+	@cd test/soak && BAILEY_TEST_ROOT=1 $(GO) test -count=1 -timeout 0 -v -run TestSoak -duration $(DURATION)
+
 fuzz: ## run every fuzz test for FUZZTIME (30s) each
 	@sh tools/fuzz.sh $(FUZZTIME)
 
-vm: ## run the kernel-facing tests as root in Debian's 6.1 kernel under QEMU
+vm: ## run the kernel-facing tests as root in Debian's kernels under QEMU, write docs/tamper.md, then boot, reboot and power cuts of a whole Debian
 	@sh tools/setup.sh test
-	@$(GO) run ./test/vm
+	@$(GO) run ./test/vm -tamper docs/tamper.md
+	@BAILEY_VM_LONG=1 $(GO) test -p 1 -count=1 -timeout 40m ./test/vm/...
+
+package: ## build the deb and the rpm in dist
+	@$(MAKE) --no-print-directory build
+	@sh tools/package.sh dist $(VERSION)
 
 fmt: ## format the Go code
 	@gofmt -w $$(git ls-files '*.go' | grep -v -e '\.pb\.go$$' -e '_vtproto\.pb\.go$$')

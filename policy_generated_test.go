@@ -19,7 +19,7 @@ func TestGeneratedCodeIsCurrent(t *testing.T) {
 	}
 	for _, tool := range []string{"protoc", "clang-14", "llvm-strip-14"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			roottest.Unavailable(t, tool+" is missing: run `make setup`")
+			roottest.Unavailable(t, tool+" is missing: run `sh tools/setup.sh test`")
 		}
 	}
 	copied := t.TempDir()

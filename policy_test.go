@@ -23,6 +23,8 @@ const importPolicy = `
 NONE < agent/event, agent/health, internal/...;
 api/product/v1 < api/product/v1/..., api/control/v1/...;
 internal/ownthread < api/product/v1/wire;
+internal/bpffs, internal/lsm < internal/bpflsm;
+internal/bpflsm, internal/roottest < internal/bpflsm/bpflsmtest;
 api/control/v1 < api/control/v1/...;
 
 # Products see the SDK and nothing else; so do authors' examples.
@@ -32,12 +34,22 @@ sdk, sdk/packagedb < products/..., sdk/examples/..., test/bench/product;
 # (a product's own packages may import one another: sameProduct)
 
 # Stages of the agent: siblings never import one another.
-agent/event, agent/health, internal/... < agent/sensor/..., agent/hub, agent/verdict, agent/critical, agent/control, agent/config, agent/product/...;
+agent/event, agent/health, internal/... < agent/sensor/..., agent/hub, agent/verdict, agent/critical, agent/brake, agent/keeper, agent/control, agent/config, agent/recorder, agent/product/..., agent/journal, agent/metrics, agent/guard, agent/rules, agent/unit;
 agent/sensor/probe < agent/sensor/...;
 sdk/packagedb < agent/critical;
 api/product/v1/..., agent/product/... < agent/product/...;
 api/control/v1/..., api/product/v1/... < agent/control, agent/control/controltest;
 agent/control, agent/event, agent/health < agent/control/controltest;
+agent/health, internal/... < agent/unlock;
+agent/unlock/... < agent/unlock, agent/unlock/operatorkey;
+internal/durable, internal/sealedkey < agent/unlock/operatorkey;
+agent/unlock/operatorkey < agent/config;
+
+# Updates: the words, then what reads and writes them. Neither knows the agent.
+internal/... < update/...;
+update/release < update/...;
+update/bundle < update/publish;
+update/trust < update/publish, update/trust/conformance;
 
 # The composition root is the only package that knows everything.
 agent/..., api/..., internal/..., sdk/packagedb < agent;
@@ -51,15 +63,27 @@ api/..., sdk, internal/... < agent/selftest;
 # The command line: a client of the control API, and the door to the agent.
 agent, agent/..., api/..., internal/... < internal/cli/..., cmd/...;
 
+# The fleet's command line knows nothing of the agent.
+update/..., internal/... < internal/fleetcli;
+
 # The benches and harnesses drive the programs from outside.
 internal/... < test/...;
+agent/keeper < test/rig;
 sdk < test/faulty;
+
+# What tests of the whole stand on drives the programs from outside too.
+api/... < test/rig;
+test/rig < test/...;
+test/started < test/...;
+test/bench/contender < test/bench, test/vm/bench/...;
+test/vm/... < test/vm/...;
 `
 
 // testPolicy lists what test files may import beyond importPolicy. External test packages may import their own package.
 const testPolicy = `
 internal/leakcheck, internal/roottest < ...;
 agent/event, agent/health, api/... < ...;
+update/... < update/...;
 sdk/sdktest < products/..., sdk/...;
 agent/... < agent/...;
 agent/..., sdk/..., products/..., api/... < test/..., internal/cli/...;
@@ -209,6 +233,10 @@ func TestPolicyRefusesWhatItShould(t *testing.T) {
 		{"agent", "agent/product/link", true},
 		{"agent/verdict", "agent", false},
 		{"sdk", "agent/event", false},
+		{"update/trust", "update/publish", false},
+		{"update/publish", "update/trust", true},
+		{"update/trust", "agent/config", false},
+		{"internal/fleetcli", "agent/control", false},
 	} {
 		if got := allowed(rules, tc.importer, tc.imported); got != tc.want {
 			t.Errorf("allowed(%s imports %s) = %v, want %v", tc.importer, tc.imported, got, tc.want)
@@ -263,6 +291,9 @@ func repositoryFiles(t *testing.T) []string {
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if d.Name() == ".git" && !d.IsDir() {
+			return nil // a work tree beside the repository
 		}
 		if !d.IsDir() {
 			out = append(out, filepath.ToSlash(name))

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds the program and the product folders. usage: tools/build.sh DIST VERSION
+# Builds the programs and the product folders. usage: tools/build.sh DIST VERSION
 set -eu
 cd "$(dirname "$0")/.."
 dist=$1 version=$2
 export CGO_ENABLED=0
 mkdir -p "$dist/products"
 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$dist/bailey" ./cmd/bailey
+go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$dist/bailey-fleet" ./cmd/bailey-fleet
 
 # A product folder is what `bailey product install` takes: the manifest and what its command names.
 for manifest in products/*/manifest.toml sdk/examples/*/manifest.toml; do
@@ -27,4 +28,4 @@ for manifest in products/*/manifest.toml sdk/examples/*/manifest.toml; do
   rm -rf "$dist/products/$name"
   mv "$stage" "$dist/products/$name"
 done
-echo "built $dist/bailey and $(ls "$dist/products" | tr '\n' ' ')"
+echo "built $dist/bailey, $dist/bailey-fleet and $(ls "$dist/products" | tr '\n' ' ')"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that a verb of the Makefile needs and that are missing; says what it does. It may be run again:
-# with nothing missing it does nothing. usage: tools/setup.sh run|test|bench
+# with nothing missing it does nothing. usage: tools/setup.sh run|test|bench|bench-vm
 set -eu
 
 version_at_least() { # have want
@@ -21,9 +21,12 @@ check_go() {
 
 # packages lists what each verb needs, one word each.
 packages() {
-  echo clamav-daemon # the scanner behind products/clamav
+  [ "$1" = bench-vm ] || echo clamav-daemon # the scanner behind products/clamav
   [ "$1" = run ] && return
-  if [ "$1" = bench ]; then
+  if [ "$1" = bench-vm ]; then
+    echo qemu-system-x86 xz-utils
+  fi
+  if [ "$1" = bench ] || [ "$1" = bench-vm ]; then
     echo e2fsprogs libmagic1 liblmdb0 libseccomp2 libcap-ng0 librpm9 librpmio9 libudev1 # fapolicyd's libraries; never its package
     return
   fi
@@ -31,7 +34,8 @@ packages() {
   echo python3 python3-protobuf                     # the example product in Python
   echo rpm perl acl e2fsprogs xz-utils gcc libc6-dev # package databases, attribute events, loop images, the race detector
   echo curl cpio util-linux                          # the control socket from outside, initramfs archives, namespaces
-  echo qemu-system-x86                              # test/vm
+  echo systemd                                      # systemd-analyze reads the unit (test/packaging)
+  echo qemu-system-x86 qemu-utils mmdebstrap zstd # test/vm: machines, their disks, what is on them, kernels
 }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
@@ -68,7 +72,7 @@ install_missing() {
 }
 
 cd "$(dirname "$0")/.."
-verb=${1:?usage: tools/setup.sh run|test|bench}
+verb=${1:?usage: tools/setup.sh run|test|bench|bench-vm}
 check_go
 command -v apt-get >/dev/null || {
   echo "setup: no apt-get here: install these by hand: $(packages "$verb" | tr '\n' ' ')" >&2

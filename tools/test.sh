@@ -25,9 +25,13 @@ $(printf '  %-28s skipped: %s' "$1" "$2")"
 
 # The packages that touch no kernel object; the race detector needs cgo.
 race_packages() {
-  go list ./agent/event ./agent/health ./agent/hub ./agent/verdict ./agent/config ./agent/sensor/replay \
+  go list ./agent/event ./agent/health ./agent/unlock/... ./agent/hub ./agent/verdict ./agent/config ./agent/sensor/replay \
     ./agent/product/manifest ./agent/product/link ./api/... ./sdk/... ./products/...
 }
+# Where the machine itself is judged (how long an exec stood still, what grows), nothing else may run meanwhile.
+alone="./test/e2e ./test/incident ./test/soak" machines=./test/vm/...
+together() { go test -p 2 -count=1 -timeout 10m $(go list ./... | grep -v -x -F "$(go list $alone $machines)"); }
+one_by_one() { go test -p 1 -count=1 -timeout 15m $alone; }
 race() { CGO_ENABLED=1 go test -race -short -count=1 $(race_packages); }
 benches_once() { go test -run '^$' -bench . -benchtime 1x -timeout 10m ./...; }
 demo() { make --no-print-directory run FOR=20s </dev/null; }
@@ -36,9 +40,15 @@ step setup sh tools/setup.sh test || exit 1
 step build make --no-print-directory build
 step lint make --no-print-directory lint
 if [ "$(id -u)" = 0 ]; then export BAILEY_TEST_ROOT=1; else echo "not root: tests that need it say so and are skipped"; fi
-step "go test ./..." go test -p 2 -count=1 -timeout 10m ./...
+step "go test, packages together" together
+step "go test, one by one" one_by_one
 if command -v gcc >/dev/null; then step "go test -race" race; else skip "go test -race" "gcc is missing"; fi
-if command -v qemu-system-x86_64 >/dev/null; then step "kernel in a VM" go run ./test/vm; else skip "kernel in a VM" "qemu-system-x86_64 is missing"; fi
+if command -v qemu-system-x86_64 >/dev/null; then
+  step "kernels in VMs" go run ./test/vm -short
+  step "a whole Debian in VMs" go test -p 1 -count=1 -timeout 30m $machines
+else
+  skip "kernels and a whole Debian in VMs" "qemu-system-x86_64 is missing"
+fi
 if [ "$(id -u)" = 0 ]; then step "make run FOR=20s" demo; else skip "make run FOR=20s" "needs root"; fi
 step "every benchmark once" benches_once
 step "every fuzz test for 3s" sh tools/fuzz.sh 3s
