@@ -37,7 +37,7 @@ func TestC07FullDisk(t *testing.T) {
 		return ""
 	})
 	s.replay(story{ID: "C7-x3", Name: "another trigger: the agent's own disk is full", Must: "G1 G2 G4",
-		Dies: true, Did: "logs without an end while the file system of the agent's state has no room"}, func(r *replay) {
+		Dies: true, Ends: 2, Did: "logs without an end while the file system of the agent's state has no room"}, func(r *replay) {
 		sp := r.spec(map[string]string{"note": "", "seen": ""})
 		r.plays(sp)
 		full := filepath.Join(r.State, "filler")

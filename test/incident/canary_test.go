@@ -74,6 +74,9 @@ const (
 
 const canaryPause = 10 * time.Millisecond
 
+// asking is how many canaries wait for a verdict at a time: the exec and the open that are watched.
+const asking = 2
+
 // chirp is what a canary says at its end.
 type chirp struct {
 	Times   times

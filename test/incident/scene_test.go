@@ -241,11 +241,11 @@ func (r *replay) judge() {
 	r.settle()
 }
 
-// allowedMisses is none, unless others have the machine busy: then a healthy product is late as well, the more the busier, and a
-// few questions say nothing.
+// allowedMisses is none but those that it was being asked when the story ended it, unless others have the machine busy: then a
+// healthy product is late as well, the more the busier, and a few questions say nothing.
 func (r *replay) allowedMisses(questions uint64) uint64 {
 	if r.strain == 1 {
-		return 0
+		return uint64(r.row.Ends * asking)
 	}
 	if questions < 20 {
 		return questions

@@ -25,6 +25,7 @@ type story struct {
 	Refuses bool          // the product may deny canaries for a while
 	Loses   bool          // the load is more than any reader keeps up with
 	Dies    bool          // the agent itself is killed or stopped: what it had read and not passed on is lost, and announced
+	Ends    int           // how often the healthy product itself is ended, each time with what it may be being asked
 }
 
 // row is what came of a replay.
@@ -124,8 +125,8 @@ a machine that does other things too. *Lost* is the share of its events that the
 long its answers took. *Left* is what was still there after the product was removed: processes, control groups, mounts.
 
 A replay passes when nobody waited longer than the deadlines (exec %s, open %s, both for an exec, which is opened too; %s for
-critical files; the operator's cap where a product extends), the healthy product lost no event and missed no question, and what
-its own file asks for holds. [limits_test.go](../test/incident/limits_test.go) has all numbers, and the slack that a busy machine
+critical files; the operator's cap where a product extends), the healthy product lost no event and missed no question (but those
+that it had when the replay ended it), and what its own file asks for holds. [limits_test.go](../test/incident/limits_test.go) has all numbers, and the slack that a busy machine
 gets. Rows with * take longer and are run by `+"`make incidents`"+` only.
 
 | incident | what broke | what the product does | longest exec | longest open | lost | p99 | left | passed |
