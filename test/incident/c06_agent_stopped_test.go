@@ -38,7 +38,7 @@ func TestC06AgentStopped(t *testing.T) {
 	})
 	t.Run("killed", func(t *testing.T) {
 		s := newSceneWith(t, func(*scene) string { return "[questions]\nopen_deadline = \"20s\"\nextend_cap = \"20s\"\n" })
-		s.replay(story{ID: "C6-06e", Name: "hung tasks in fanotify, 2023", Must: "G1 G2 G5", Dies: true,
+		s.replay(story{ID: "C6-06e", Name: "hung tasks in fanotify, 2023", Must: "G1 G2 G5", Dies: true, Waits: thousandLooks,
 			Did: "answers nothing; the agent is killed while a thousand questions are open"}, func(r *replay) {
 			list := r.files("open", "f%d", "x", 1000)
 			sp := r.spec(map[string]string{"hang": "true", "only": r.Scratch + "/open/"})

@@ -216,10 +216,10 @@ func (r *replay) judge() {
 	}
 	around := f.control.longest()
 	// An exec asks twice: about executing the file, and about opening it.
-	if got, limit := f.exec.longest(), max(execDeadline, r.row.Cap)+max(openDeadline, r.row.Cap)+r.strained(slack)+around; got > limit {
+	if got, limit := f.exec.longest(), max(execDeadline, r.row.Cap)+max(openDeadline, r.row.Cap)+r.row.Waits+r.strained(slack)+around; got > limit {
 		r.errorf("an exec took %s, an unwatched one at most %s: the limit is %s", got, around, limit)
 	}
-	if got, limit := f.open.longest(), max(openDeadline, r.row.Cap)+r.strained(slack)+around; got > limit {
+	if got, limit := f.open.longest(), max(openDeadline, r.row.Cap)+r.row.Waits+r.strained(slack)+around; got > limit {
 		r.errorf("an open took %s, an unwatched exec at most %s: the limit is %s", got, around, limit)
 	}
 	if f.refused > 0 && !r.row.Refuses {

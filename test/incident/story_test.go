@@ -25,6 +25,7 @@ type story struct {
 	Refuses bool          // the product may deny canaries for a while
 	Loses   bool          // the load is more than any reader keeps up with
 	Dies    bool          // the agent itself is killed or stopped: what it had read and not passed on is lost, and announced
+	Waits   time.Duration // how long the kernel itself makes everybody wait here, beyond the deadlines
 	Ends    int           // how often the healthy product itself is ended, each time with what it may be being asked
 }
 
