@@ -45,6 +45,9 @@ agent/unlock/... < agent/unlock, agent/unlock/operatorkey;
 internal/durable, internal/sealedkey < agent/unlock/operatorkey;
 agent/unlock/operatorkey < agent/config;
 
+# A rehearsal runs a product, speaks with it, and reads nothing but what it is given.
+agent/event, internal/..., api/product/v1, agent/product, agent/product/link < agent/rehearsal;
+
 # Updates: the words, then what reads and writes them. Neither knows the agent.
 internal/... < update/...;
 update/release < update/...;

@@ -60,20 +60,23 @@ func (o *operator) Plan(ctx context.Context, path string) (*controlv1.ProductPla
 
 // Install installs the folder if it is still the one that was approved.
 func (o *operator) Install(ctx context.Context, path, approved string) (*controlv1.Product, error) {
-	v, err := o.products.Install(ctx, path, func(r product.Request) error {
-		if r.Release != approved {
-			return &control.Fault{
-				Class: control.Refused, Message: "the folder has changed since it was shown: it holds " + r.Release + ", approved was " + approved,
-				Hint: "look at it again: bailey product install " + path,
-			}
-		}
-		return nil
-	})
+	v, err := o.products.Install(ctx, path, func(r product.Request) error { return stillApproved(r, approved, path) })
 	var refused *control.Fault
 	if errors.As(err, &refused) {
 		return nil, refused
 	}
 	return o.replyReady(ctx, v, err)
+}
+
+// stillApproved checks that a folder's content is what was approved.
+func stillApproved(r product.Request, approved, path string) error {
+	if r.Release == approved {
+		return nil
+	}
+	return &control.Fault{
+		Class: control.Refused, Message: "the folder has changed since it was shown: it holds " + r.Release + ", approved was " + approved,
+		Hint: "look at it again: bailey product install " + path,
+	}
 }
 
 // List returns all installed products.

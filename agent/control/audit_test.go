@@ -17,7 +17,7 @@ import (
 
 // actions lists the methods that change something.
 var actions = []string{
-	"ProductInstall", "ProductStart", "ProductStop", "ProductRestart", "ProductRemove", "ProductGrant", "ProductRevoke", "ProductSet",
+	"ProductInstall", "ProductRehearse", "ProductStart", "ProductStop", "ProductRestart", "ProductRemove", "ProductGrant", "ProductRevoke", "ProductSet",
 	"CacheClear", "AgentUpgrade", "BrakeRelease", "Unlock", "Lock",
 }
 

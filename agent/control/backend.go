@@ -37,6 +37,9 @@ type Products interface {
 	Plan(ctx context.Context, path string) (*controlv1.ProductPlanResponse, error)
 	// Install installs the folder, or returns a Fault of class Refused when its plan's hash is no longer the approved one.
 	Install(ctx context.Context, path, approved string) (*controlv1.Product, error)
+	// Rehearse tries the folder without installing it, if its plan's hash is still the approved one, and calls say now and then. It
+	// takes about a minute. A Fault of class Refused says that another release is being tried.
+	Rehearse(ctx context.Context, path, approved string, say func(*controlv1.RehearsalProgress) error) (*controlv1.Rehearsal, error)
 	List(ctx context.Context) ([]*controlv1.Product, error)
 	Show(ctx context.Context, name string) (*controlv1.Product, error)
 	Start(ctx context.Context, name string) (*controlv1.Product, error)

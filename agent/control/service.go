@@ -45,14 +45,22 @@ func (s *service) ProductPlan(ctx context.Context, r *connect.Request[controlv1.
 }
 
 func (s *service) ProductInstall(ctx context.Context, r *connect.Request[controlv1.ProductInstallRequest]) (*connect.Response[controlv1.ProductInstallResponse], error) {
-	if err := checkPath(r.Msg.GetPath()); err != nil {
+	if err := checkApproved(r.Msg.GetPath(), r.Msg.GetApproved()); err != nil {
 		return nil, toConnect(err)
-	}
-	if r.Msg.GetApproved() == "" {
-		return nil, toConnect(&Fault{Class: Invalid, Message: "approved is empty", Hint: "call ProductPlan, show the operator what it says, and pass its hash"})
 	}
 	p, err := s.cfg.Products.Install(ctx, r.Msg.GetPath(), r.Msg.GetApproved())
 	return respond(&controlv1.ProductInstallResponse{Product: p}, err)
+}
+
+// checkApproved checks the arguments of what starts a release.
+func checkApproved(path, approved string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if approved == "" {
+		return &Fault{Class: Invalid, Message: "approved is empty", Hint: "call ProductPlan, show the operator what it says, and pass its hash"}
+	}
+	return nil
 }
 
 func (s *service) ProductList(ctx context.Context, _ *connect.Request[controlv1.ProductListRequest]) (*connect.Response[controlv1.ProductListResponse], error) {

@@ -166,3 +166,22 @@ func (s *service) ProductLogs(ctx context.Context, r *connect.Request[controlv1.
 	}
 	return nil
 }
+
+// ProductRehearse streams how far a rehearsal is, and then its report.
+func (s *service) ProductRehearse(ctx context.Context, r *connect.Request[controlv1.ProductRehearseRequest], out *connect.ServerStream[controlv1.ProductRehearseResponse]) error {
+	if err := checkApproved(r.Msg.GetPath(), r.Msg.GetApproved()); err != nil {
+		return toConnect(err)
+	}
+	free, err := s.slot()
+	if err != nil {
+		return toConnect(err)
+	}
+	defer free()
+	report, err := s.cfg.Products.Rehearse(ctx, r.Msg.GetPath(), r.Msg.GetApproved(), func(p *controlv1.RehearsalProgress) error {
+		return out.Send(&controlv1.ProductRehearseResponse{Progress: p})
+	})
+	if err != nil {
+		return toConnect(err)
+	}
+	return out.Send(&controlv1.ProductRehearseResponse{Report: report})
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,6 +145,9 @@ func (s *Set) Contains(f *event.File) bool {
 	}
 	return false
 }
+
+// Paths returns the names of the set's files, in order; not those below its trees.
+func (s *Set) Paths() []string { return slices.Sorted(maps.Keys(s.current.Load().paths)) }
 
 // Below returns a file of the set that lies below a directory, by its name.
 func (s *Set) Below(dir string) (example string, found bool) {

@@ -17,7 +17,7 @@ import (
 // prepareToOutlive makes what a product needs to outlive this agent, whose end of the socket is sock. One that speaks a
 // stream cannot: the agent may be killed within a frame.
 func (r *run) prepareToOutlive(sock int) (err error) {
-	if r.u.m.cfg.Keeper == nil || r.manifest.Run.Transport == "stream" {
+	if r.trial || r.u.m.cfg.Keeper == nil || r.manifest.Run.Transport == "stream" {
 		return nil
 	}
 	if r.memory, err = newMemory(r.record.Name); err != nil {

@@ -276,12 +276,12 @@ func (m *Manager) freeUID() (uint32, error) {
 		used = append(used, u.view().UID, ownerOf(filepath.Join(u.dir, stateDir)))
 	}
 	m.mu.Unlock()
-	for uid := m.cfg.UIDBase; uid < m.cfg.UIDBase+maxProducts; uid++ {
+	for uid := m.cfg.UIDBase; uid < m.trialUID(); uid++ {
 		if !slices.Contains(used, uid) {
 			return uid, nil
 		}
 	}
-	return 0, fmt.Errorf("%d products are the most that one agent takes", maxProducts)
+	return 0, fmt.Errorf("%d products are the most that one agent takes", maxProducts-1)
 }
 
 // ownerOf is the owner of a state directory, 0 if there is none.

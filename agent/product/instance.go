@@ -29,6 +29,9 @@ type run struct {
 	began    time.Time
 	since    time.Time // when it was seen to run
 	crashes  *crashes  // the watcher's
+	host     Host      // speaks with it
+	place    string    // its control group, below the agent's
+	trial    bool      // it is nobody's product yet: it never outlives the agent, and gives way to everybody
 
 	group   *cgroup.Group
 	process *contain.Process
@@ -95,7 +98,9 @@ func (u *unit) newRun(memory *crashes) *run {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.current = u.restart
-	return &run{u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now(), crashes: memory}
+	return &run{
+		u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now(), crashes: memory, host: u.m.cfg.Host, place: u.name,
+	}
 }
 
 // giveBack is cleanUp with its failure logged.
@@ -118,8 +123,14 @@ func (r *run) start() error {
 		return err
 	}
 	r.readOnly = r.measureState(state)
+	return r.launch(state)
+}
+
+// launch starts the contained process on a state directory and connects it.
+func (r *run) launch(state string) error {
 	l := r.record.Grants.Limits
-	if r.group, err = r.u.m.tree.Create(r.record.Name, cgroup.Limits{Memory: int64(l.Memory), Pids: l.Pids, CPU: l.CPU}); err != nil {
+	var err error
+	if r.group, err = r.u.m.tree.Create(r.place, cgroup.Limits{Memory: int64(l.Memory), Pids: l.Pids, CPU: l.CPU}); err != nil {
 		return err
 	}
 	r.u.watchGroup(r.group)
@@ -135,7 +146,7 @@ func (r *run) start() error {
 		return errors.Join(err, unix.Close(ours))
 	}
 	r.reportNotes()
-	session, err := r.u.m.cfg.Host.Connect(r.instance(), ours)
+	session, err := r.host.Connect(r.instance(), ours)
 	if err != nil {
 		return fmt.Errorf("connect product: %w", err)
 	}
@@ -201,7 +212,7 @@ func (r *run) spec(state string) contain.Spec {
 	return contain.Spec{
 		Name: r.record.Name, Root: r.u.m.rootDir(), Release: filepath.Join(r.u.dir, releasesDir, r.record.Release), State: state, StateReadOnly: r.readOnly,
 		Read: g.Read, Connect: g.Connect, Command: r.manifest.Run.Command, Env: environment(r.record.Name, l),
-		Outlive: r.memory != nil, UID: r.record.UID, TmpBytes: int64(l.Memory) / 2, FileBytes: int64(max(l.State, l.Memory/2)), Pids: l.Pids, Files: l.Files,
+		Outlive: r.memory != nil, Idle: r.trial, UID: r.record.UID, TmpBytes: int64(l.Memory) / 2, FileBytes: int64(max(l.State, l.Memory/2)), Pids: l.Pids, Files: l.Files,
 	}
 }
 

@@ -103,6 +103,8 @@ type Manager struct {
 	resumed  chan struct{}  // closed when there are none
 
 	install sync.Mutex // one installation or removal at a time
+	trying  sync.Mutex // held as long as there is a Trial
+	trial   *Trial     // guarded by mu
 
 	mu       sync.Mutex
 	units    map[string]*unit
@@ -200,6 +202,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.ctx = nil // from here on no watcher is added
 	m.mu.Unlock()
 	m.watchers.Wait()
+	m.endTrial()
 	stopSpawning()
 	<-spawned
 	if m.left.Load() > 0 {

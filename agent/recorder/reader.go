@@ -22,6 +22,8 @@ type ReaderConfig struct {
 	Dir     string // of the segments
 	Decoder Decoder
 	Query   Query
+	// Newest, if not 0, is how many stored bytes are read at most: whole blocks, the newest.
+	Newest int64
 	// Boot and Zero are the present boot and what the clock on the wall makes of its beginning now: times of the present boot
 	// are told by it, those of earlier ones as they were recorded.
 	Boot string
@@ -68,6 +70,7 @@ func Open(cfg ReaderConfig) (*Reader, error) {
 		}
 	}
 	r.findMissing()
+	r.keepNewest(cfg.Newest)
 	if b := parseBoot(cfg.Boot); b != (bootID{}) && !cfg.Zero.IsZero() {
 		r.zeros[b] = cfg.Zero.UnixNano()
 	}
@@ -117,6 +120,25 @@ func (r *Reader) findMissing() {
 			last = s
 		}
 		excused = damaged[f.name]
+	}
+}
+
+// keepNewest passes over all blocks but the newest that have so many bytes together.
+func (r *Reader) keepNewest(bytes int64) {
+	if bytes == 0 {
+		return
+	}
+	for i := len(r.files) - 1; i >= 0; i-- {
+		spans := r.files[i].spans
+		first := len(spans)
+		for first > 0 && bytes >= spans[first-1].size() {
+			first--
+			bytes -= spans[first].size()
+		}
+		r.files[i].spans = spans[first:]
+		if first > 0 {
+			bytes = 0 // nothing before a hole
+		}
 	}
 }
 

@@ -252,3 +252,24 @@ func TestBootIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestNewest: of what is there only so much is read, whole blocks, with no hole between them.
+func TestNewest(t *testing.T) {
+	t.Parallel()
+	block := func(at int64) span { return span{blockHeader{packed: 1000 - blockSize}, at} }
+	for bytes, want := range map[int64][]int64{
+		0: {1, 2, 3, 4, 5}, 999: nil, 1000: {5}, 2500: {4, 5}, 3000: {3, 4, 5}, 9000: {1, 2, 3, 4, 5},
+	} {
+		r := &Reader{files: []indexed{{"a", []span{block(1), block(2)}}, {"b", nil}, {"c", []span{block(3), block(4)}}, {"d", []span{block(5)}}}}
+		r.keepNewest(bytes)
+		var got []int64
+		for _, f := range r.files {
+			for _, s := range f.spans {
+				got = append(got, s.at)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d bytes: blocks %v, want %v", bytes, got, want)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	controlv1 "bailey/api/control/v1"
@@ -14,49 +13,55 @@ import (
 )
 
 func (a *app) productInstall() *cobra.Command {
-	var yes bool
+	var yes, rehearse bool
 	cmd := &cobra.Command{
 		Use:   "install FOLDER",
 		Short: "Install a product, after showing what it asks for",
 		Long: `Install the product in FOLDER (the folder with its manifest.toml), or a new release of one that is
 installed. What the manifest requests is shown first and granted as a whole if approved; exactly
-what was shown is installed, or nothing.`,
+what was shown is installed, or nothing. With --rehearse it is tried first (see bailey product rehearse), and
+installed only if it passes.`,
 		Example: `  bailey product install ./dist/products/allowlist
-  bailey product install ./dist/products/allowlist --yes     # approve without being asked`,
+  bailey product install ./dist/products/allowlist --yes     # approve without being asked
+  bailey product install ./acme-7.2 --rehearse               # and only if this machine's past says yes`,
 		Args: exactly(1, "name one folder that holds a manifest.toml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.install(cmd.Context(), args[0], yes)
+			return a.install(cmd.Context(), args[0], yes, rehearse)
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "approve what the manifest requests")
+	cmd.Flags().BoolVar(&rehearse, "rehearse", false, "try it against this machine's recent past first")
 	return cmd
 }
 
-func (a *app) install(ctx context.Context, folder string, yes bool) error {
-	if !yes && !isTerminal(a.Stdin) {
-		return &failure{ExitUsage, "installing a product needs an approval, and there is no terminal to ask on", "look at the folder's manifest.toml, then approve what it requests with --yes"}
-	}
-	path, err := filepath.Abs(folder)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", folder, err)
-	}
-	c := a.client()
-	plan, err := c.ProductPlan(ctx, connect.NewRequest(&controlv1.ProductPlanRequest{Path: path}))
+func (a *app) install(ctx context.Context, folder string, yes, rehearse bool) error {
+	path, plan, err := a.approve(ctx, folder, yes, "Install it and grant this? [y/N] ", "nothing was installed")
 	if err != nil {
 		return err
 	}
-	if !yes {
-		a.showPlan(plan.Msg)
-		ok, err := a.ask("Install it and grant this? [y/N] ")
-		if err != nil {
+	if rehearse {
+		if err := a.passes(ctx, path, plan.GetHash()); err != nil {
 			return err
 		}
-		if !ok {
-			return &failure{ExitFailed, "nothing was installed", ""}
-		}
 	}
-	r, err := c.ProductInstall(ctx, connect.NewRequest(&controlv1.ProductInstallRequest{Path: path, Approved: plan.Msg.GetHash()}))
+	r, err := a.client().ProductInstall(ctx, connect.NewRequest(&controlv1.ProductInstallRequest{Path: path, Approved: plan.GetHash()}))
 	return done(a, r, err, func(m *controlv1.ProductInstallResponse) string { return stateSentence(m.GetProduct()) })
+}
+
+// passes rehearses a release and says why it is not installed if it fails.
+func (a *app) passes(ctx context.Context, path, hash string) error {
+	r, err := a.rehearse(ctx, path, hash)
+	if err != nil {
+		return err
+	}
+	if r.GetPassed() {
+		a.note("%s", verdictOn(r))
+		return nil
+	}
+	return &failure{
+		ExitFailed, "nothing was installed: " + verdictOn(r) + ": " + plain(strings.Join(r.GetReasons(), "; ")),
+		"see all of it with: bailey product rehearse " + path,
+	}
 }
 
 // showPlan says on stderr, beside which the question will be, what an approval grants.

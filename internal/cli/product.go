@@ -26,7 +26,7 @@ func (a *app) product() *cobra.Command {
 		Example: `  bailey product install ./dist/products/allowlist
   bailey product list
   bailey product grant allowlist deny`,
-	}, a.productInstall(), a.productList(), a.productShow(), a.productStart(), a.productStop(), a.productRestart(),
+	}, a.productInstall(), a.productRehearse(), a.productList(), a.productShow(), a.productStart(), a.productStop(), a.productRestart(),
 		a.productRemove(), a.productGrant(), a.productRevoke(), a.productSet(), a.productLogs())
 }
 

@@ -46,14 +46,40 @@ func (p *Products) Plan(_ context.Context, path string) (*controlv1.ProductPlanR
 	}, nil
 }
 
-// Install installs what Plan showed.
-func (p *Products) Install(ctx context.Context, path, approved string) (*controlv1.Product, error) {
+// approved is Plan for what was approved.
+func (p *Products) approved(ctx context.Context, path, approved string) (*controlv1.ProductPlanResponse, error) {
 	plan, err := p.Plan(ctx, path)
+	if err == nil && plan.GetHash() != approved {
+		err = &control.Fault{Class: control.Refused, Message: fmt.Sprintf("%s changed since it was approved", path), Hint: "look at its request again: `bailey product install`"}
+	}
+	return plan, err
+}
+
+// Rehearse passes releases unless their folder has a file "bad".
+func (p *Products) Rehearse(ctx context.Context, path, approved string, say func(*controlv1.RehearsalProgress) error) (*controlv1.Rehearsal, error) {
+	plan, err := p.approved(ctx, path, approved)
 	if err != nil {
 		return nil, err
 	}
-	if plan.GetHash() != approved {
-		return nil, &control.Fault{Class: control.Refused, Message: fmt.Sprintf("%s changed since it was approved", path), Hint: "look at its request again: `bailey product install`"}
+	if err := say(&controlv1.RehearsalProgress{Stage: "asking", Done: 1, Of: 2}); err != nil {
+		return nil, err
+	}
+	r := &controlv1.Rehearsal{
+		Product: plan.GetName(), Release: plan.GetRelease(), Passed: true, Took: 2e9, Events: 5, Recorded: 7, Critical: 3, Changed: 1, Answered: 10, Denied: 1,
+		NewAllow:   &controlv1.RehearsalDifferences{Files: 1, Examples: []*controlv1.RehearsalDifference{{Asked: "exec", File: "/opt/x", By: "/bin/sh", Before: "deny"}}},
+		LatencyP50: 1e6, LatencyP99: 2e6, LatencyMax: 3e6, Cpu: 4e7, Memory: 5 << 20, MemoryLimit: 128 << 20,
+	}
+	if _, err := os.Stat(filepath.Join(path, "bad")); err == nil {
+		r.Passed, r.Reasons, r.Log = false, []string{"it ended by signal 11 (SIGSEGV) while it was asked about exec of /bin/ls"}, "panic\n"
+	}
+	return r, nil
+}
+
+// Install installs what Plan showed.
+func (p *Products) Install(ctx context.Context, path, approved string) (*controlv1.Product, error) {
+	plan, err := p.approved(ctx, path, approved)
+	if err != nil {
+		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

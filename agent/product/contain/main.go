@@ -49,6 +49,7 @@ func becomeInit(s *Spec, st status, specFD int) error {
 	steps := []func() error{
 		func() error { return isolate(s, st) },
 		func() error { return buildRoot(s, st) },
+		func() error { return giveWay(s) },
 		func() error { return closeOthers(specFD + 4) },
 		func() error { return limitResources(s) },
 		func() error { return dropPrivileges(s.UID, s.Outlive) },
@@ -89,6 +90,21 @@ func loopbackUp() error {
 	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
 		return fmt.Errorf("bring loopback up: %w", err)
+	}
+	return nil
+}
+
+// giveWay makes this process, and what it executes and starts, wait for everybody else.
+func giveWay(s *Spec) error {
+	if !s.Idle {
+		return nil
+	}
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+		return fmt.Errorf("lower the priority: %w", err)
+	}
+	const whoProcess, classIdle = 1, 3 << 13 // linux/ioprio.h
+	if _, _, e := unix.RawSyscall(unix.SYS_IOPRIO_SET, whoProcess, 0, classIdle); e != 0 {
+		return fmt.Errorf("lower the priority of input and output: %w", e)
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ type Spec struct {
 	// process than the one that started it.
 	Outlive bool `json:"outlive,omitempty"`
 
+	// Idle runs it only when nobody else wants the processor or the disk.
+	Idle bool `json:"idle,omitempty"`
+
 	UID       uint32 `json:"uid"`        // also the group id
 	TmpBytes  int64  `json:"tmp_bytes"`  // size of /tmp; counted as the product's memory
 	FileBytes int64  `json:"file_bytes"` // the largest file it may write

@@ -1620,6 +1620,554 @@ func (x *ProductInstallResponse) GetProduct() *Product {
 	return nil
 }
 
+type ProductRehearseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Approved      string                 `protobuf:"bytes,2,opt,name=approved,proto3" json:"approved,omitempty"` // the plan's hash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProductRehearseRequest) Reset() {
+	*x = ProductRehearseRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProductRehearseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProductRehearseRequest) ProtoMessage() {}
+
+func (x *ProductRehearseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProductRehearseRequest.ProtoReflect.Descriptor instead.
+func (*ProductRehearseRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ProductRehearseRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ProductRehearseRequest) GetApproved() string {
+	if x != nil {
+		return x.Approved
+	}
+	return ""
+}
+
+type ProductRehearseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Progress      *RehearsalProgress     `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	Report        *Rehearsal             `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"` // in the last response alone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProductRehearseResponse) Reset() {
+	*x = ProductRehearseResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProductRehearseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProductRehearseResponse) ProtoMessage() {}
+
+func (x *ProductRehearseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProductRehearseResponse.ProtoReflect.Descriptor instead.
+func (*ProductRehearseResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ProductRehearseResponse) GetProgress() *RehearsalProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *ProductRehearseResponse) GetReport() *Rehearsal {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// How far a rehearsal is.
+type RehearsalProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"` // starting, asking, watching or judging
+	Done          uint32                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`  // of the events and questions
+	Of            uint32                 `protobuf:"varint,3,opt,name=of,proto3" json:"of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearsalProgress) Reset() {
+	*x = RehearsalProgress{}
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearsalProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearsalProgress) ProtoMessage() {}
+
+func (x *RehearsalProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearsalProgress.ProtoReflect.Descriptor instead.
+func (*RehearsalProgress) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RehearsalProgress) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *RehearsalProgress) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RehearsalProgress) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+// What came of trying a release against this machine's past.
+type Rehearsal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       string                 `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	Release       string                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`     // that was tried
+	Installed     string                 `protobuf:"bytes,3,opt,name=installed,proto3" json:"installed,omitempty"` // that it was compared with; empty if none
+	Passed        bool                   `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
+	Reasons       []string               `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`     // why it did not pass
+	Notes         []string               `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`         // what the rehearsal could not see
+	Began         int64                  `protobuf:"varint,7,opt,name=began,proto3" json:"began,omitempty"`        // nanoseconds since the epoch
+	Took          uint64                 `protobuf:"varint,8,opt,name=took,proto3" json:"took,omitempty"`          // nanoseconds
+	Events        uint32                 `protobuf:"varint,9,opt,name=events,proto3" json:"events,omitempty"`      // that it was told
+	Recorded      uint32                 `protobuf:"varint,10,opt,name=recorded,proto3" json:"recorded,omitempty"` // questions of the past that it was asked
+	Critical      uint32                 `protobuf:"varint,11,opt,name=critical,proto3" json:"critical,omitempty"` // questions about critical files that it was asked
+	Changed       uint32                 `protobuf:"varint,12,opt,name=changed,proto3" json:"changed,omitempty"`   // questions of the past whose file is not there any more, or is another one
+	Unasked       uint32                 `protobuf:"varint,13,opt,name=unasked,proto3" json:"unasked,omitempty"`   // questions for which there was no time
+	Answered      uint32                 `protobuf:"varint,14,opt,name=answered,proto3" json:"answered,omitempty"`
+	Denied        uint32                 `protobuf:"varint,15,opt,name=denied,proto3" json:"denied,omitempty"`
+	NewDeny       *RehearsalDifferences  `protobuf:"bytes,16,opt,name=new_deny,json=newDeny,proto3" json:"new_deny,omitempty"`           // it denies what the installed release allowed, or was not asked
+	NewAllow      *RehearsalDifferences  `protobuf:"bytes,17,opt,name=new_allow,json=newAllow,proto3" json:"new_allow,omitempty"`        // it allows what the installed release denied
+	LatencyP50    uint64                 `protobuf:"varint,18,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"` // of its answers, at idle priority, nanoseconds
+	LatencyP99    uint64                 `protobuf:"varint,19,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	LatencyMax    uint64                 `protobuf:"varint,20,opt,name=latency_max,json=latencyMax,proto3" json:"latency_max,omitempty"`
+	Cpu           uint64                 `protobuf:"varint,21,opt,name=cpu,proto3" json:"cpu,omitempty"`                                    // nanoseconds of processor time
+	Memory        uint64                 `protobuf:"varint,22,opt,name=memory,proto3" json:"memory,omitempty"`                              // bytes
+	MemoryLimit   uint64                 `protobuf:"varint,23,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"` // bytes
+	Log           string                 `protobuf:"bytes,24,opt,name=log,proto3" json:"log,omitempty"`                                     // the end of what it wrote
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rehearsal) Reset() {
+	*x = Rehearsal{}
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rehearsal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rehearsal) ProtoMessage() {}
+
+func (x *Rehearsal) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rehearsal.ProtoReflect.Descriptor instead.
+func (*Rehearsal) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Rehearsal) GetProduct() string {
+	if x != nil {
+		return x.Product
+	}
+	return ""
+}
+
+func (x *Rehearsal) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
+}
+
+func (x *Rehearsal) GetInstalled() string {
+	if x != nil {
+		return x.Installed
+	}
+	return ""
+}
+
+func (x *Rehearsal) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *Rehearsal) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *Rehearsal) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *Rehearsal) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetTook() uint64 {
+	if x != nil {
+		return x.Took
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetEvents() uint32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetRecorded() uint32 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetCritical() uint32 {
+	if x != nil {
+		return x.Critical
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetChanged() uint32 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetUnasked() uint32 {
+	if x != nil {
+		return x.Unasked
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetDenied() uint32 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetNewDeny() *RehearsalDifferences {
+	if x != nil {
+		return x.NewDeny
+	}
+	return nil
+}
+
+func (x *Rehearsal) GetNewAllow() *RehearsalDifferences {
+	if x != nil {
+		return x.NewAllow
+	}
+	return nil
+}
+
+func (x *Rehearsal) GetLatencyP50() uint64 {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetLatencyP99() uint64 {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetLatencyMax() uint64 {
+	if x != nil {
+		return x.LatencyMax
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetCpu() uint64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetMemoryLimit() uint64 {
+	if x != nil {
+		return x.MemoryLimit
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+// Answers that are not what they were.
+type RehearsalDifferences struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         uint32                 `protobuf:"varint,1,opt,name=files,proto3" json:"files,omitempty"`       // different ones
+	Critical      uint32                 `protobuf:"varint,2,opt,name=critical,proto3" json:"critical,omitempty"` // of them, critical ones
+	Packaged      uint32                 `protobuf:"varint,3,opt,name=packaged,proto3" json:"packaged,omitempty"` // of the others, files that packages own
+	Examples      []*RehearsalDifference `protobuf:"bytes,4,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearsalDifferences) Reset() {
+	*x = RehearsalDifferences{}
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearsalDifferences) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearsalDifferences) ProtoMessage() {}
+
+func (x *RehearsalDifferences) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearsalDifferences.ProtoReflect.Descriptor instead.
+func (*RehearsalDifferences) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RehearsalDifferences) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *RehearsalDifferences) GetCritical() uint32 {
+	if x != nil {
+		return x.Critical
+	}
+	return 0
+}
+
+func (x *RehearsalDifferences) GetPackaged() uint32 {
+	if x != nil {
+		return x.Packaged
+	}
+	return 0
+}
+
+func (x *RehearsalDifferences) GetExamples() []*RehearsalDifference {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// One answer that is not what it was.
+type RehearsalDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Asked         string                 `protobuf:"bytes,1,opt,name=asked,proto3" json:"asked,omitempty"`   // exec or open
+	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`     // its path
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`         // the program that used it
+	Before        string                 `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"` // what the installed release answered: allow, deny, or nothing
+	Critical      bool                   `protobuf:"varint,5,opt,name=critical,proto3" json:"critical,omitempty"`
+	Packaged      bool                   `protobuf:"varint,6,opt,name=packaged,proto3" json:"packaged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearsalDifference) Reset() {
+	*x = RehearsalDifference{}
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearsalDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearsalDifference) ProtoMessage() {}
+
+func (x *RehearsalDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearsalDifference.ProtoReflect.Descriptor instead.
+func (*RehearsalDifference) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RehearsalDifference) GetAsked() string {
+	if x != nil {
+		return x.Asked
+	}
+	return ""
+}
+
+func (x *RehearsalDifference) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *RehearsalDifference) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RehearsalDifference) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *RehearsalDifference) GetCritical() bool {
+	if x != nil {
+		return x.Critical
+	}
+	return false
+}
+
+func (x *RehearsalDifference) GetPackaged() bool {
+	if x != nil {
+		return x.Packaged
+	}
+	return false
+}
+
 type ProductListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1628,7 +2176,7 @@ type ProductListRequest struct {
 
 func (x *ProductListRequest) Reset() {
 	*x = ProductListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +2188,7 @@ func (x *ProductListRequest) String() string {
 func (*ProductListRequest) ProtoMessage() {}
 
 func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +2201,7 @@ func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListRequest.ProtoReflect.Descriptor instead.
 func (*ProductListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 type ProductListResponse struct {
@@ -1665,7 +2213,7 @@ type ProductListResponse struct {
 
 func (x *ProductListResponse) Reset() {
 	*x = ProductListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2225,7 @@ func (x *ProductListResponse) String() string {
 func (*ProductListResponse) ProtoMessage() {}
 
 func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2238,7 @@ func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListResponse.ProtoReflect.Descriptor instead.
 func (*ProductListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProductListResponse) GetProducts() []*Product {
@@ -1709,7 +2257,7 @@ type ProductShowRequest struct {
 
 func (x *ProductShowRequest) Reset() {
 	*x = ProductShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +2269,7 @@ func (x *ProductShowRequest) String() string {
 func (*ProductShowRequest) ProtoMessage() {}
 
 func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +2282,7 @@ func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowRequest.ProtoReflect.Descriptor instead.
 func (*ProductShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProductShowRequest) GetName() string {
@@ -1753,7 +2301,7 @@ type ProductShowResponse struct {
 
 func (x *ProductShowResponse) Reset() {
 	*x = ProductShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +2313,7 @@ func (x *ProductShowResponse) String() string {
 func (*ProductShowResponse) ProtoMessage() {}
 
 func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +2326,7 @@ func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowResponse.ProtoReflect.Descriptor instead.
 func (*ProductShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProductShowResponse) GetProduct() *Product {
@@ -1797,7 +2345,7 @@ type ProductStartRequest struct {
 
 func (x *ProductStartRequest) Reset() {
 	*x = ProductStartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2357,7 @@ func (x *ProductStartRequest) String() string {
 func (*ProductStartRequest) ProtoMessage() {}
 
 func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2370,7 @@ func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartRequest.ProtoReflect.Descriptor instead.
 func (*ProductStartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProductStartRequest) GetName() string {
@@ -1841,7 +2389,7 @@ type ProductStartResponse struct {
 
 func (x *ProductStartResponse) Reset() {
 	*x = ProductStartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2401,7 @@ func (x *ProductStartResponse) String() string {
 func (*ProductStartResponse) ProtoMessage() {}
 
 func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2414,7 @@ func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartResponse.ProtoReflect.Descriptor instead.
 func (*ProductStartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProductStartResponse) GetProduct() *Product {
@@ -1885,7 +2433,7 @@ type ProductStopRequest struct {
 
 func (x *ProductStopRequest) Reset() {
 	*x = ProductStopRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2445,7 @@ func (x *ProductStopRequest) String() string {
 func (*ProductStopRequest) ProtoMessage() {}
 
 func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2458,7 @@ func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopRequest.ProtoReflect.Descriptor instead.
 func (*ProductStopRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProductStopRequest) GetName() string {
@@ -1929,7 +2477,7 @@ type ProductStopResponse struct {
 
 func (x *ProductStopResponse) Reset() {
 	*x = ProductStopResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2489,7 @@ func (x *ProductStopResponse) String() string {
 func (*ProductStopResponse) ProtoMessage() {}
 
 func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2502,7 @@ func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopResponse.ProtoReflect.Descriptor instead.
 func (*ProductStopResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProductStopResponse) GetProduct() *Product {
@@ -1973,7 +2521,7 @@ type ProductRestartRequest struct {
 
 func (x *ProductRestartRequest) Reset() {
 	*x = ProductRestartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2533,7 @@ func (x *ProductRestartRequest) String() string {
 func (*ProductRestartRequest) ProtoMessage() {}
 
 func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2546,7 @@ func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartRequest.ProtoReflect.Descriptor instead.
 func (*ProductRestartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProductRestartRequest) GetName() string {
@@ -2017,7 +2565,7 @@ type ProductRestartResponse struct {
 
 func (x *ProductRestartResponse) Reset() {
 	*x = ProductRestartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2577,7 @@ func (x *ProductRestartResponse) String() string {
 func (*ProductRestartResponse) ProtoMessage() {}
 
 func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2590,7 @@ func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartResponse.ProtoReflect.Descriptor instead.
 func (*ProductRestartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProductRestartResponse) GetProduct() *Product {
@@ -2061,7 +2609,7 @@ type ProductRemoveRequest struct {
 
 func (x *ProductRemoveRequest) Reset() {
 	*x = ProductRemoveRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2621,7 @@ func (x *ProductRemoveRequest) String() string {
 func (*ProductRemoveRequest) ProtoMessage() {}
 
 func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2634,7 @@ func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveRequest.ProtoReflect.Descriptor instead.
 func (*ProductRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProductRemoveRequest) GetName() string {
@@ -2104,7 +2652,7 @@ type ProductRemoveResponse struct {
 
 func (x *ProductRemoveResponse) Reset() {
 	*x = ProductRemoveResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2664,7 @@ func (x *ProductRemoveResponse) String() string {
 func (*ProductRemoveResponse) ProtoMessage() {}
 
 func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2677,7 @@ func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveResponse.ProtoReflect.Descriptor instead.
 func (*ProductRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 // Each grant is an item as in Product.grants.
@@ -2143,7 +2691,7 @@ type ProductGrantRequest struct {
 
 func (x *ProductGrantRequest) Reset() {
 	*x = ProductGrantRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2703,7 @@ func (x *ProductGrantRequest) String() string {
 func (*ProductGrantRequest) ProtoMessage() {}
 
 func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2716,7 @@ func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantRequest.ProtoReflect.Descriptor instead.
 func (*ProductGrantRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProductGrantRequest) GetName() string {
@@ -2194,7 +2742,7 @@ type ProductGrantResponse struct {
 
 func (x *ProductGrantResponse) Reset() {
 	*x = ProductGrantResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2754,7 @@ func (x *ProductGrantResponse) String() string {
 func (*ProductGrantResponse) ProtoMessage() {}
 
 func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2767,7 @@ func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantResponse.ProtoReflect.Descriptor instead.
 func (*ProductGrantResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProductGrantResponse) GetProduct() *Product {
@@ -2239,7 +2787,7 @@ type ProductRevokeRequest struct {
 
 func (x *ProductRevokeRequest) Reset() {
 	*x = ProductRevokeRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2799,7 @@ func (x *ProductRevokeRequest) String() string {
 func (*ProductRevokeRequest) ProtoMessage() {}
 
 func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2812,7 @@ func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeRequest.ProtoReflect.Descriptor instead.
 func (*ProductRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProductRevokeRequest) GetName() string {
@@ -2290,7 +2838,7 @@ type ProductRevokeResponse struct {
 
 func (x *ProductRevokeResponse) Reset() {
 	*x = ProductRevokeResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2850,7 @@ func (x *ProductRevokeResponse) String() string {
 func (*ProductRevokeResponse) ProtoMessage() {}
 
 func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2863,7 @@ func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeResponse.ProtoReflect.Descriptor instead.
 func (*ProductRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ProductRevokeResponse) GetProduct() *Product {
@@ -2335,7 +2883,7 @@ type ProductSetRequest struct {
 
 func (x *ProductSetRequest) Reset() {
 	*x = ProductSetRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2895,7 @@ func (x *ProductSetRequest) String() string {
 func (*ProductSetRequest) ProtoMessage() {}
 
 func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2908,7 @@ func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetRequest.ProtoReflect.Descriptor instead.
 func (*ProductSetRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProductSetRequest) GetName() string {
@@ -2386,7 +2934,7 @@ type ProductSetResponse struct {
 
 func (x *ProductSetResponse) Reset() {
 	*x = ProductSetResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2946,7 @@ func (x *ProductSetResponse) String() string {
 func (*ProductSetResponse) ProtoMessage() {}
 
 func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2959,7 @@ func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetResponse.ProtoReflect.Descriptor instead.
 func (*ProductSetResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProductSetResponse) GetProduct() *Product {
@@ -2431,7 +2979,7 @@ type ProductLogsRequest struct {
 
 func (x *ProductLogsRequest) Reset() {
 	*x = ProductLogsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2991,7 @@ func (x *ProductLogsRequest) String() string {
 func (*ProductLogsRequest) ProtoMessage() {}
 
 func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +3004,7 @@ func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsRequest.ProtoReflect.Descriptor instead.
 func (*ProductLogsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProductLogsRequest) GetName() string {
@@ -2482,7 +3030,7 @@ type ProductLogsResponse struct {
 
 func (x *ProductLogsResponse) Reset() {
 	*x = ProductLogsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +3042,7 @@ func (x *ProductLogsResponse) String() string {
 func (*ProductLogsResponse) ProtoMessage() {}
 
 func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +3055,7 @@ func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsResponse.ProtoReflect.Descriptor instead.
 func (*ProductLogsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ProductLogsResponse) GetData() []byte {
@@ -2525,7 +3073,7 @@ type CacheShowRequest struct {
 
 func (x *CacheShowRequest) Reset() {
 	*x = CacheShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +3085,7 @@ func (x *CacheShowRequest) String() string {
 func (*CacheShowRequest) ProtoMessage() {}
 
 func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +3098,7 @@ func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowRequest.ProtoReflect.Descriptor instead.
 func (*CacheShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 type CacheShowResponse struct {
@@ -2562,7 +3110,7 @@ type CacheShowResponse struct {
 
 func (x *CacheShowResponse) Reset() {
 	*x = CacheShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +3122,7 @@ func (x *CacheShowResponse) String() string {
 func (*CacheShowResponse) ProtoMessage() {}
 
 func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +3135,7 @@ func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowResponse.ProtoReflect.Descriptor instead.
 func (*CacheShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CacheShowResponse) GetCache() *Cache {
@@ -2605,7 +3153,7 @@ type CacheClearRequest struct {
 
 func (x *CacheClearRequest) Reset() {
 	*x = CacheClearRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +3165,7 @@ func (x *CacheClearRequest) String() string {
 func (*CacheClearRequest) ProtoMessage() {}
 
 func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +3178,7 @@ func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearRequest.ProtoReflect.Descriptor instead.
 func (*CacheClearRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 type CacheClearResponse struct {
@@ -2642,7 +3190,7 @@ type CacheClearResponse struct {
 
 func (x *CacheClearResponse) Reset() {
 	*x = CacheClearResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[43]
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +3202,7 @@ func (x *CacheClearResponse) String() string {
 func (*CacheClearResponse) ProtoMessage() {}
 
 func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[43]
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +3215,7 @@ func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearResponse.ProtoReflect.Descriptor instead.
 func (*CacheClearResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CacheClearResponse) GetEntries() uint64 {
@@ -2685,7 +3233,7 @@ type BrakeListRequest struct {
 
 func (x *BrakeListRequest) Reset() {
 	*x = BrakeListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +3245,7 @@ func (x *BrakeListRequest) String() string {
 func (*BrakeListRequest) ProtoMessage() {}
 
 func (x *BrakeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +3258,7 @@ func (x *BrakeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeListRequest.ProtoReflect.Descriptor instead.
 func (*BrakeListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 type BrakeListResponse struct {
@@ -2722,7 +3270,7 @@ type BrakeListResponse struct {
 
 func (x *BrakeListResponse) Reset() {
 	*x = BrakeListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +3282,7 @@ func (x *BrakeListResponse) String() string {
 func (*BrakeListResponse) ProtoMessage() {}
 
 func (x *BrakeListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +3295,7 @@ func (x *BrakeListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeListResponse.ProtoReflect.Descriptor instead.
 func (*BrakeListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *BrakeListResponse) GetBraked() []*BrakedProduct {
@@ -2773,7 +3321,7 @@ type BrakedProduct struct {
 
 func (x *BrakedProduct) Reset() {
 	*x = BrakedProduct{}
-	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +3333,7 @@ func (x *BrakedProduct) String() string {
 func (*BrakedProduct) ProtoMessage() {}
 
 func (x *BrakedProduct) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +3346,7 @@ func (x *BrakedProduct) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakedProduct.ProtoReflect.Descriptor instead.
 func (*BrakedProduct) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *BrakedProduct) GetProduct() string {
@@ -2859,7 +3407,7 @@ type BrakeReleaseRequest struct {
 
 func (x *BrakeReleaseRequest) Reset() {
 	*x = BrakeReleaseRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2871,7 +3419,7 @@ func (x *BrakeReleaseRequest) String() string {
 func (*BrakeReleaseRequest) ProtoMessage() {}
 
 func (x *BrakeReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2884,7 +3432,7 @@ func (x *BrakeReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeReleaseRequest.ProtoReflect.Descriptor instead.
 func (*BrakeReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BrakeReleaseRequest) GetName() string {
@@ -2903,7 +3451,7 @@ type BrakeReleaseResponse struct {
 
 func (x *BrakeReleaseResponse) Reset() {
 	*x = BrakeReleaseResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3463,7 @@ func (x *BrakeReleaseResponse) String() string {
 func (*BrakeReleaseResponse) ProtoMessage() {}
 
 func (x *BrakeReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3476,7 @@ func (x *BrakeReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeReleaseResponse.ProtoReflect.Descriptor instead.
 func (*BrakeReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BrakeReleaseResponse) GetProduct() *Product {
@@ -2955,7 +3503,7 @@ type Journal struct {
 
 func (x *Journal) Reset() {
 	*x = Journal{}
-	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3515,7 @@ func (x *Journal) String() string {
 func (*Journal) ProtoMessage() {}
 
 func (x *Journal) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3528,7 @@ func (x *Journal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Journal.ProtoReflect.Descriptor instead.
 func (*Journal) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Journal) GetDir() string {
@@ -3048,7 +3596,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3608,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3621,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UnlockRequest) GetToken() string {
@@ -3092,7 +3640,7 @@ type UnlockResponse struct {
 
 func (x *UnlockResponse) Reset() {
 	*x = UnlockResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3652,7 @@ func (x *UnlockResponse) String() string {
 func (*UnlockResponse) ProtoMessage() {}
 
 func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3665,7 @@ func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockResponse.ProtoReflect.Descriptor instead.
 func (*UnlockResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{51}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UnlockResponse) GetGuard() *Guard {
@@ -3135,7 +3683,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	mi := &file_api_control_v1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3695,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	mi := &file_api_control_v1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3708,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{58}
 }
 
 type LockResponse struct {
@@ -3172,7 +3720,7 @@ type LockResponse struct {
 
 func (x *LockResponse) Reset() {
 	*x = LockResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	mi := &file_api_control_v1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3732,7 @@ func (x *LockResponse) String() string {
 func (*LockResponse) ProtoMessage() {}
 
 func (x *LockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	mi := &file_api_control_v1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3745,7 @@ func (x *LockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockResponse.ProtoReflect.Descriptor instead.
 func (*LockResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{53}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LockResponse) GetGuard() *Guard {
@@ -3227,7 +3775,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	mi := &file_api_control_v1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3787,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	mi := &file_api_control_v1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3800,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{54}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Guard) GetActive() bool {
@@ -3340,7 +3888,7 @@ type RuleListRequest struct {
 
 func (x *RuleListRequest) Reset() {
 	*x = RuleListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	mi := &file_api_control_v1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3900,7 @@ func (x *RuleListRequest) String() string {
 func (*RuleListRequest) ProtoMessage() {}
 
 func (x *RuleListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	mi := &file_api_control_v1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3913,7 @@ func (x *RuleListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleListRequest.ProtoReflect.Descriptor instead.
 func (*RuleListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{55}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{61}
 }
 
 type RuleListResponse struct {
@@ -3377,7 +3925,7 @@ type RuleListResponse struct {
 
 func (x *RuleListResponse) Reset() {
 	*x = RuleListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	mi := &file_api_control_v1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3937,7 @@ func (x *RuleListResponse) String() string {
 func (*RuleListResponse) ProtoMessage() {}
 
 func (x *RuleListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	mi := &file_api_control_v1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3950,7 @@ func (x *RuleListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleListResponse.ProtoReflect.Descriptor instead.
 func (*RuleListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{56}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RuleListResponse) GetRules() []*Rule {
@@ -3429,7 +3977,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	mi := &file_api_control_v1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3989,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	mi := &file_api_control_v1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +4002,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{57}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Rule) GetProduct() string {
@@ -3672,7 +4220,58 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\bapproved\x18\x02 \x01(\tR\bapproved\"N\n" +
 	"\x16ProductInstallResponse\x124\n" +
-	"\aproduct\x18\x01 \x01(\v2\x1a.bailey.control.v1.ProductR\aproduct\"\x14\n" +
+	"\aproduct\x18\x01 \x01(\v2\x1a.bailey.control.v1.ProductR\aproduct\"H\n" +
+	"\x16ProductRehearseRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
+	"\bapproved\x18\x02 \x01(\tR\bapproved\"\x91\x01\n" +
+	"\x17ProductRehearseResponse\x12@\n" +
+	"\bprogress\x18\x01 \x01(\v2$.bailey.control.v1.RehearsalProgressR\bprogress\x124\n" +
+	"\x06report\x18\x02 \x01(\v2\x1c.bailey.control.v1.RehearsalR\x06report\"M\n" +
+	"\x11RehearsalProgress\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\rR\x04done\x12\x0e\n" +
+	"\x02of\x18\x03 \x01(\rR\x02of\"\xd3\x05\n" +
+	"\tRehearsal\x12\x18\n" +
+	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\tR\arelease\x12\x1c\n" +
+	"\tinstalled\x18\x03 \x01(\tR\tinstalled\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\bR\x06passed\x12\x18\n" +
+	"\areasons\x18\x05 \x03(\tR\areasons\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x12\x14\n" +
+	"\x05began\x18\a \x01(\x03R\x05began\x12\x12\n" +
+	"\x04took\x18\b \x01(\x04R\x04took\x12\x16\n" +
+	"\x06events\x18\t \x01(\rR\x06events\x12\x1a\n" +
+	"\brecorded\x18\n" +
+	" \x01(\rR\brecorded\x12\x1a\n" +
+	"\bcritical\x18\v \x01(\rR\bcritical\x12\x18\n" +
+	"\achanged\x18\f \x01(\rR\achanged\x12\x18\n" +
+	"\aunasked\x18\r \x01(\rR\aunasked\x12\x1a\n" +
+	"\banswered\x18\x0e \x01(\rR\banswered\x12\x16\n" +
+	"\x06denied\x18\x0f \x01(\rR\x06denied\x12B\n" +
+	"\bnew_deny\x18\x10 \x01(\v2'.bailey.control.v1.RehearsalDifferencesR\anewDeny\x12D\n" +
+	"\tnew_allow\x18\x11 \x01(\v2'.bailey.control.v1.RehearsalDifferencesR\bnewAllow\x12\x1f\n" +
+	"\vlatency_p50\x18\x12 \x01(\x04R\n" +
+	"latencyP50\x12\x1f\n" +
+	"\vlatency_p99\x18\x13 \x01(\x04R\n" +
+	"latencyP99\x12\x1f\n" +
+	"\vlatency_max\x18\x14 \x01(\x04R\n" +
+	"latencyMax\x12\x10\n" +
+	"\x03cpu\x18\x15 \x01(\x04R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\x16 \x01(\x04R\x06memory\x12!\n" +
+	"\fmemory_limit\x18\x17 \x01(\x04R\vmemoryLimit\x12\x10\n" +
+	"\x03log\x18\x18 \x01(\tR\x03log\"\xa8\x01\n" +
+	"\x14RehearsalDifferences\x12\x14\n" +
+	"\x05files\x18\x01 \x01(\rR\x05files\x12\x1a\n" +
+	"\bcritical\x18\x02 \x01(\rR\bcritical\x12\x1a\n" +
+	"\bpackaged\x18\x03 \x01(\rR\bpackaged\x12B\n" +
+	"\bexamples\x18\x04 \x03(\v2&.bailey.control.v1.RehearsalDifferenceR\bexamples\"\x9f\x01\n" +
+	"\x13RehearsalDifference\x12\x14\n" +
+	"\x05asked\x18\x01 \x01(\tR\x05asked\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\tR\x06before\x12\x1a\n" +
+	"\bcritical\x18\x05 \x01(\bR\bcritical\x12\x1a\n" +
+	"\bpackaged\x18\x06 \x01(\bR\bpackaged\"\x14\n" +
 	"\x12ProductListRequest\"M\n" +
 	"\x13ProductListResponse\x126\n" +
 	"\bproducts\x18\x01 \x03(\v2\x1a.bailey.control.v1.ProductR\bproducts\"(\n" +
@@ -3779,13 +4378,14 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x04left\x18\x05 \x01(\x04R\x04left\x12\x14\n" +
 	"\x05until\x18\x06 \x01(\x04R\x05until\x12\x12\n" +
 	"\x04hits\x18\a \x01(\x04R\x04hits\x12\x1a\n" +
-	"\benforced\x18\b \x01(\bR\benforced2\xc4\x10\n" +
+	"\benforced\x18\b \x01(\bR\benforced2\xb0\x11\n" +
 	"\x0eControlService\x12M\n" +
 	"\x06Status\x12 .bailey.control.v1.StatusRequest\x1a!.bailey.control.v1.StatusResponse\x12M\n" +
 	"\x06Health\x12 .bailey.control.v1.HealthRequest\x1a!.bailey.control.v1.HealthResponse\x12O\n" +
 	"\x06Events\x12 .bailey.control.v1.EventsRequest\x1a!.bailey.control.v1.EventsResponse0\x01\x12\\\n" +
 	"\vProductPlan\x12%.bailey.control.v1.ProductPlanRequest\x1a&.bailey.control.v1.ProductPlanResponse\x12e\n" +
-	"\x0eProductInstall\x12(.bailey.control.v1.ProductInstallRequest\x1a).bailey.control.v1.ProductInstallResponse\x12\\\n" +
+	"\x0eProductInstall\x12(.bailey.control.v1.ProductInstallRequest\x1a).bailey.control.v1.ProductInstallResponse\x12j\n" +
+	"\x0fProductRehearse\x12).bailey.control.v1.ProductRehearseRequest\x1a*.bailey.control.v1.ProductRehearseResponse0\x01\x12\\\n" +
 	"\vProductList\x12%.bailey.control.v1.ProductListRequest\x1a&.bailey.control.v1.ProductListResponse\x12\\\n" +
 	"\vProductShow\x12%.bailey.control.v1.ProductShowRequest\x1a&.bailey.control.v1.ProductShowResponse\x12_\n" +
 	"\fProductStart\x12&.bailey.control.v1.ProductStartRequest\x1a'.bailey.control.v1.ProductStartResponse\x12\\\n" +
@@ -3819,74 +4419,80 @@ func file_api_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_control_v1_control_proto_rawDescData
 }
 
-var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_api_control_v1_control_proto_goTypes = []any{
-	(*ErrorHint)(nil),              // 0: bailey.control.v1.ErrorHint
-	(*StatusRequest)(nil),          // 1: bailey.control.v1.StatusRequest
-	(*StatusResponse)(nil),         // 2: bailey.control.v1.StatusResponse
-	(*Keeper)(nil),                 // 3: bailey.control.v1.Keeper
-	(*AgentUpgradeRequest)(nil),    // 4: bailey.control.v1.AgentUpgradeRequest
-	(*AgentUpgradeResponse)(nil),   // 5: bailey.control.v1.AgentUpgradeResponse
-	(*Questions)(nil),              // 6: bailey.control.v1.Questions
-	(*Cache)(nil),                  // 7: bailey.control.v1.Cache
-	(*Sensor)(nil),                 // 8: bailey.control.v1.Sensor
-	(*HealthEntry)(nil),            // 9: bailey.control.v1.HealthEntry
-	(*HealthRequest)(nil),          // 10: bailey.control.v1.HealthRequest
-	(*HealthResponse)(nil),         // 11: bailey.control.v1.HealthResponse
-	(*EventsRequest)(nil),          // 12: bailey.control.v1.EventsRequest
-	(*EventsResponse)(nil),         // 13: bailey.control.v1.EventsResponse
-	(*Product)(nil),                // 14: bailey.control.v1.Product
-	(*ProductCounters)(nil),        // 15: bailey.control.v1.ProductCounters
-	(*ProductPlanRequest)(nil),     // 16: bailey.control.v1.ProductPlanRequest
-	(*ProductPlanResponse)(nil),    // 17: bailey.control.v1.ProductPlanResponse
-	(*ProductInstallRequest)(nil),  // 18: bailey.control.v1.ProductInstallRequest
-	(*ProductInstallResponse)(nil), // 19: bailey.control.v1.ProductInstallResponse
-	(*ProductListRequest)(nil),     // 20: bailey.control.v1.ProductListRequest
-	(*ProductListResponse)(nil),    // 21: bailey.control.v1.ProductListResponse
-	(*ProductShowRequest)(nil),     // 22: bailey.control.v1.ProductShowRequest
-	(*ProductShowResponse)(nil),    // 23: bailey.control.v1.ProductShowResponse
-	(*ProductStartRequest)(nil),    // 24: bailey.control.v1.ProductStartRequest
-	(*ProductStartResponse)(nil),   // 25: bailey.control.v1.ProductStartResponse
-	(*ProductStopRequest)(nil),     // 26: bailey.control.v1.ProductStopRequest
-	(*ProductStopResponse)(nil),    // 27: bailey.control.v1.ProductStopResponse
-	(*ProductRestartRequest)(nil),  // 28: bailey.control.v1.ProductRestartRequest
-	(*ProductRestartResponse)(nil), // 29: bailey.control.v1.ProductRestartResponse
-	(*ProductRemoveRequest)(nil),   // 30: bailey.control.v1.ProductRemoveRequest
-	(*ProductRemoveResponse)(nil),  // 31: bailey.control.v1.ProductRemoveResponse
-	(*ProductGrantRequest)(nil),    // 32: bailey.control.v1.ProductGrantRequest
-	(*ProductGrantResponse)(nil),   // 33: bailey.control.v1.ProductGrantResponse
-	(*ProductRevokeRequest)(nil),   // 34: bailey.control.v1.ProductRevokeRequest
-	(*ProductRevokeResponse)(nil),  // 35: bailey.control.v1.ProductRevokeResponse
-	(*ProductSetRequest)(nil),      // 36: bailey.control.v1.ProductSetRequest
-	(*ProductSetResponse)(nil),     // 37: bailey.control.v1.ProductSetResponse
-	(*ProductLogsRequest)(nil),     // 38: bailey.control.v1.ProductLogsRequest
-	(*ProductLogsResponse)(nil),    // 39: bailey.control.v1.ProductLogsResponse
-	(*CacheShowRequest)(nil),       // 40: bailey.control.v1.CacheShowRequest
-	(*CacheShowResponse)(nil),      // 41: bailey.control.v1.CacheShowResponse
-	(*CacheClearRequest)(nil),      // 42: bailey.control.v1.CacheClearRequest
-	(*CacheClearResponse)(nil),     // 43: bailey.control.v1.CacheClearResponse
-	(*BrakeListRequest)(nil),       // 44: bailey.control.v1.BrakeListRequest
-	(*BrakeListResponse)(nil),      // 45: bailey.control.v1.BrakeListResponse
-	(*BrakedProduct)(nil),          // 46: bailey.control.v1.BrakedProduct
-	(*BrakeReleaseRequest)(nil),    // 47: bailey.control.v1.BrakeReleaseRequest
-	(*BrakeReleaseResponse)(nil),   // 48: bailey.control.v1.BrakeReleaseResponse
-	(*Journal)(nil),                // 49: bailey.control.v1.Journal
-	(*UnlockRequest)(nil),          // 50: bailey.control.v1.UnlockRequest
-	(*UnlockResponse)(nil),         // 51: bailey.control.v1.UnlockResponse
-	(*LockRequest)(nil),            // 52: bailey.control.v1.LockRequest
-	(*LockResponse)(nil),           // 53: bailey.control.v1.LockResponse
-	(*Guard)(nil),                  // 54: bailey.control.v1.Guard
-	(*RuleListRequest)(nil),        // 55: bailey.control.v1.RuleListRequest
-	(*RuleListResponse)(nil),       // 56: bailey.control.v1.RuleListResponse
-	(*Rule)(nil),                   // 57: bailey.control.v1.Rule
-	nil,                            // 58: bailey.control.v1.Questions.ByReasonEntry
-	nil,                            // 59: bailey.control.v1.Questions.ByKindEntry
-	nil,                            // 60: bailey.control.v1.Cache.ClearedEntry
-	nil,                            // 61: bailey.control.v1.Sensor.CountersEntry
-	nil,                            // 62: bailey.control.v1.Product.SettingsEntry
-	nil,                            // 63: bailey.control.v1.ProductSetRequest.SettingsEntry
-	(*v1.Event)(nil),               // 64: bailey.product.v1.Event
-	(*v1.Process)(nil),             // 65: bailey.product.v1.Process
+	(*ErrorHint)(nil),               // 0: bailey.control.v1.ErrorHint
+	(*StatusRequest)(nil),           // 1: bailey.control.v1.StatusRequest
+	(*StatusResponse)(nil),          // 2: bailey.control.v1.StatusResponse
+	(*Keeper)(nil),                  // 3: bailey.control.v1.Keeper
+	(*AgentUpgradeRequest)(nil),     // 4: bailey.control.v1.AgentUpgradeRequest
+	(*AgentUpgradeResponse)(nil),    // 5: bailey.control.v1.AgentUpgradeResponse
+	(*Questions)(nil),               // 6: bailey.control.v1.Questions
+	(*Cache)(nil),                   // 7: bailey.control.v1.Cache
+	(*Sensor)(nil),                  // 8: bailey.control.v1.Sensor
+	(*HealthEntry)(nil),             // 9: bailey.control.v1.HealthEntry
+	(*HealthRequest)(nil),           // 10: bailey.control.v1.HealthRequest
+	(*HealthResponse)(nil),          // 11: bailey.control.v1.HealthResponse
+	(*EventsRequest)(nil),           // 12: bailey.control.v1.EventsRequest
+	(*EventsResponse)(nil),          // 13: bailey.control.v1.EventsResponse
+	(*Product)(nil),                 // 14: bailey.control.v1.Product
+	(*ProductCounters)(nil),         // 15: bailey.control.v1.ProductCounters
+	(*ProductPlanRequest)(nil),      // 16: bailey.control.v1.ProductPlanRequest
+	(*ProductPlanResponse)(nil),     // 17: bailey.control.v1.ProductPlanResponse
+	(*ProductInstallRequest)(nil),   // 18: bailey.control.v1.ProductInstallRequest
+	(*ProductInstallResponse)(nil),  // 19: bailey.control.v1.ProductInstallResponse
+	(*ProductRehearseRequest)(nil),  // 20: bailey.control.v1.ProductRehearseRequest
+	(*ProductRehearseResponse)(nil), // 21: bailey.control.v1.ProductRehearseResponse
+	(*RehearsalProgress)(nil),       // 22: bailey.control.v1.RehearsalProgress
+	(*Rehearsal)(nil),               // 23: bailey.control.v1.Rehearsal
+	(*RehearsalDifferences)(nil),    // 24: bailey.control.v1.RehearsalDifferences
+	(*RehearsalDifference)(nil),     // 25: bailey.control.v1.RehearsalDifference
+	(*ProductListRequest)(nil),      // 26: bailey.control.v1.ProductListRequest
+	(*ProductListResponse)(nil),     // 27: bailey.control.v1.ProductListResponse
+	(*ProductShowRequest)(nil),      // 28: bailey.control.v1.ProductShowRequest
+	(*ProductShowResponse)(nil),     // 29: bailey.control.v1.ProductShowResponse
+	(*ProductStartRequest)(nil),     // 30: bailey.control.v1.ProductStartRequest
+	(*ProductStartResponse)(nil),    // 31: bailey.control.v1.ProductStartResponse
+	(*ProductStopRequest)(nil),      // 32: bailey.control.v1.ProductStopRequest
+	(*ProductStopResponse)(nil),     // 33: bailey.control.v1.ProductStopResponse
+	(*ProductRestartRequest)(nil),   // 34: bailey.control.v1.ProductRestartRequest
+	(*ProductRestartResponse)(nil),  // 35: bailey.control.v1.ProductRestartResponse
+	(*ProductRemoveRequest)(nil),    // 36: bailey.control.v1.ProductRemoveRequest
+	(*ProductRemoveResponse)(nil),   // 37: bailey.control.v1.ProductRemoveResponse
+	(*ProductGrantRequest)(nil),     // 38: bailey.control.v1.ProductGrantRequest
+	(*ProductGrantResponse)(nil),    // 39: bailey.control.v1.ProductGrantResponse
+	(*ProductRevokeRequest)(nil),    // 40: bailey.control.v1.ProductRevokeRequest
+	(*ProductRevokeResponse)(nil),   // 41: bailey.control.v1.ProductRevokeResponse
+	(*ProductSetRequest)(nil),       // 42: bailey.control.v1.ProductSetRequest
+	(*ProductSetResponse)(nil),      // 43: bailey.control.v1.ProductSetResponse
+	(*ProductLogsRequest)(nil),      // 44: bailey.control.v1.ProductLogsRequest
+	(*ProductLogsResponse)(nil),     // 45: bailey.control.v1.ProductLogsResponse
+	(*CacheShowRequest)(nil),        // 46: bailey.control.v1.CacheShowRequest
+	(*CacheShowResponse)(nil),       // 47: bailey.control.v1.CacheShowResponse
+	(*CacheClearRequest)(nil),       // 48: bailey.control.v1.CacheClearRequest
+	(*CacheClearResponse)(nil),      // 49: bailey.control.v1.CacheClearResponse
+	(*BrakeListRequest)(nil),        // 50: bailey.control.v1.BrakeListRequest
+	(*BrakeListResponse)(nil),       // 51: bailey.control.v1.BrakeListResponse
+	(*BrakedProduct)(nil),           // 52: bailey.control.v1.BrakedProduct
+	(*BrakeReleaseRequest)(nil),     // 53: bailey.control.v1.BrakeReleaseRequest
+	(*BrakeReleaseResponse)(nil),    // 54: bailey.control.v1.BrakeReleaseResponse
+	(*Journal)(nil),                 // 55: bailey.control.v1.Journal
+	(*UnlockRequest)(nil),           // 56: bailey.control.v1.UnlockRequest
+	(*UnlockResponse)(nil),          // 57: bailey.control.v1.UnlockResponse
+	(*LockRequest)(nil),             // 58: bailey.control.v1.LockRequest
+	(*LockResponse)(nil),            // 59: bailey.control.v1.LockResponse
+	(*Guard)(nil),                   // 60: bailey.control.v1.Guard
+	(*RuleListRequest)(nil),         // 61: bailey.control.v1.RuleListRequest
+	(*RuleListResponse)(nil),        // 62: bailey.control.v1.RuleListResponse
+	(*Rule)(nil),                    // 63: bailey.control.v1.Rule
+	nil,                             // 64: bailey.control.v1.Questions.ByReasonEntry
+	nil,                             // 65: bailey.control.v1.Questions.ByKindEntry
+	nil,                             // 66: bailey.control.v1.Cache.ClearedEntry
+	nil,                             // 67: bailey.control.v1.Sensor.CountersEntry
+	nil,                             // 68: bailey.control.v1.Product.SettingsEntry
+	nil,                             // 69: bailey.control.v1.ProductSetRequest.SettingsEntry
+	(*v1.Event)(nil),                // 70: bailey.product.v1.Event
+	(*v1.Process)(nil),              // 71: bailey.product.v1.Process
 }
 var file_api_control_v1_control_proto_depIdxs = []int32{
 	6,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
@@ -3895,84 +4501,91 @@ var file_api_control_v1_control_proto_depIdxs = []int32{
 	8,  // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
 	9,  // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
 	3,  // 5: bailey.control.v1.StatusResponse.keeper:type_name -> bailey.control.v1.Keeper
-	49, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
-	54, // 7: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
-	58, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
-	59, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
-	60, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
-	61, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
+	55, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
+	60, // 7: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
+	64, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
+	65, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
+	66, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
+	67, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
 	9,  // 12: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
-	64, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
-	65, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
-	62, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
+	70, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
+	71, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
+	68, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
 	15, // 16: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
 	14, // 17: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
-	14, // 18: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
-	14, // 19: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
-	14, // 20: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
-	14, // 21: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
-	14, // 22: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
-	14, // 23: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
-	14, // 24: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
-	63, // 25: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
-	14, // 26: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
-	7,  // 27: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
-	46, // 28: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
-	14, // 29: bailey.control.v1.BrakeReleaseResponse.product:type_name -> bailey.control.v1.Product
-	54, // 30: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
-	54, // 31: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
-	57, // 32: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
-	1,  // 33: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
-	10, // 34: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
-	12, // 35: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
-	16, // 36: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
-	18, // 37: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
-	20, // 38: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
-	22, // 39: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
-	24, // 40: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
-	26, // 41: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
-	28, // 42: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
-	30, // 43: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
-	32, // 44: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
-	34, // 45: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
-	36, // 46: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
-	38, // 47: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
-	40, // 48: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
-	42, // 49: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
-	4,  // 50: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
-	44, // 51: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
-	47, // 52: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
-	50, // 53: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
-	52, // 54: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
-	55, // 55: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
-	2,  // 56: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
-	11, // 57: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
-	13, // 58: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
-	17, // 59: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
-	19, // 60: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
-	21, // 61: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
-	23, // 62: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
-	25, // 63: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
-	27, // 64: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
-	29, // 65: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
-	31, // 66: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
-	33, // 67: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
-	35, // 68: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
-	37, // 69: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
-	39, // 70: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
-	41, // 71: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
-	43, // 72: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
-	5,  // 73: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
-	45, // 74: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
-	48, // 75: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
-	51, // 76: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
-	53, // 77: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
-	56, // 78: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
-	56, // [56:79] is the sub-list for method output_type
-	33, // [33:56] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	22, // 18: bailey.control.v1.ProductRehearseResponse.progress:type_name -> bailey.control.v1.RehearsalProgress
+	23, // 19: bailey.control.v1.ProductRehearseResponse.report:type_name -> bailey.control.v1.Rehearsal
+	24, // 20: bailey.control.v1.Rehearsal.new_deny:type_name -> bailey.control.v1.RehearsalDifferences
+	24, // 21: bailey.control.v1.Rehearsal.new_allow:type_name -> bailey.control.v1.RehearsalDifferences
+	25, // 22: bailey.control.v1.RehearsalDifferences.examples:type_name -> bailey.control.v1.RehearsalDifference
+	14, // 23: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
+	14, // 24: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
+	14, // 25: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
+	14, // 26: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
+	14, // 27: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
+	14, // 28: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
+	14, // 29: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
+	69, // 30: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
+	14, // 31: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
+	7,  // 32: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
+	52, // 33: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
+	14, // 34: bailey.control.v1.BrakeReleaseResponse.product:type_name -> bailey.control.v1.Product
+	60, // 35: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
+	60, // 36: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
+	63, // 37: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
+	1,  // 38: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
+	10, // 39: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
+	12, // 40: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
+	16, // 41: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
+	18, // 42: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
+	20, // 43: bailey.control.v1.ControlService.ProductRehearse:input_type -> bailey.control.v1.ProductRehearseRequest
+	26, // 44: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
+	28, // 45: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
+	30, // 46: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
+	32, // 47: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
+	34, // 48: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
+	36, // 49: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
+	38, // 50: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
+	40, // 51: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
+	42, // 52: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
+	44, // 53: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
+	46, // 54: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
+	48, // 55: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
+	4,  // 56: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
+	50, // 57: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
+	53, // 58: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
+	56, // 59: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
+	58, // 60: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
+	61, // 61: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
+	2,  // 62: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
+	11, // 63: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
+	13, // 64: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
+	17, // 65: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
+	19, // 66: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
+	21, // 67: bailey.control.v1.ControlService.ProductRehearse:output_type -> bailey.control.v1.ProductRehearseResponse
+	27, // 68: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
+	29, // 69: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
+	31, // 70: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
+	33, // 71: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
+	35, // 72: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
+	37, // 73: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
+	39, // 74: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
+	41, // 75: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
+	43, // 76: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
+	45, // 77: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
+	47, // 78: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
+	49, // 79: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
+	5,  // 80: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
+	51, // 81: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
+	54, // 82: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
+	57, // 83: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
+	59, // 84: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
+	62, // 85: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
+	62, // [62:86] is the sub-list for method output_type
+	38, // [38:62] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_api_control_v1_control_proto_init() }
@@ -3986,7 +4599,7 @@ func file_api_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_control_v1_control_proto_rawDesc), len(file_api_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -55,6 +55,9 @@ const (
 	// ControlServiceProductInstallProcedure is the fully-qualified name of the ControlService's
 	// ProductInstall RPC.
 	ControlServiceProductInstallProcedure = "/bailey.control.v1.ControlService/ProductInstall"
+	// ControlServiceProductRehearseProcedure is the fully-qualified name of the ControlService's
+	// ProductRehearse RPC.
+	ControlServiceProductRehearseProcedure = "/bailey.control.v1.ControlService/ProductRehearse"
 	// ControlServiceProductListProcedure is the fully-qualified name of the ControlService's
 	// ProductList RPC.
 	ControlServiceProductListProcedure = "/bailey.control.v1.ControlService/ProductList"
@@ -120,6 +123,9 @@ type ControlServiceClient interface {
 	ProductPlan(context.Context, *connect.Request[v1.ProductPlanRequest]) (*connect.Response[v1.ProductPlanResponse], error)
 	// Installs the folder if it still requests exactly what the plan with this hash showed.
 	ProductInstall(context.Context, *connect.Request[v1.ProductInstallRequest]) (*connect.Response[v1.ProductInstallResponse], error)
+	// Tries the release in the folder against this machine's recent past, without installing it, if it still requests exactly
+	// what the plan with this hash showed. The last response has the report.
+	ProductRehearse(context.Context, *connect.Request[v1.ProductRehearseRequest]) (*connect.ServerStreamForClient[v1.ProductRehearseResponse], error)
 	ProductList(context.Context, *connect.Request[v1.ProductListRequest]) (*connect.Response[v1.ProductListResponse], error)
 	ProductShow(context.Context, *connect.Request[v1.ProductShowRequest]) (*connect.Response[v1.ProductShowResponse], error)
 	ProductStart(context.Context, *connect.Request[v1.ProductStartRequest]) (*connect.Response[v1.ProductStartResponse], error)
@@ -186,6 +192,12 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ControlServiceProductInstallProcedure,
 			connect.WithSchema(controlServiceMethods.ByName("ProductInstall")),
+			connect.WithClientOptions(opts...),
+		),
+		productRehearse: connect.NewClient[v1.ProductRehearseRequest, v1.ProductRehearseResponse](
+			httpClient,
+			baseURL+ControlServiceProductRehearseProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("ProductRehearse")),
 			connect.WithClientOptions(opts...),
 		),
 		productList: connect.NewClient[v1.ProductListRequest, v1.ProductListResponse](
@@ -301,29 +313,30 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // controlServiceClient implements ControlServiceClient.
 type controlServiceClient struct {
-	status         *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	health         *connect.Client[v1.HealthRequest, v1.HealthResponse]
-	events         *connect.Client[v1.EventsRequest, v1.EventsResponse]
-	productPlan    *connect.Client[v1.ProductPlanRequest, v1.ProductPlanResponse]
-	productInstall *connect.Client[v1.ProductInstallRequest, v1.ProductInstallResponse]
-	productList    *connect.Client[v1.ProductListRequest, v1.ProductListResponse]
-	productShow    *connect.Client[v1.ProductShowRequest, v1.ProductShowResponse]
-	productStart   *connect.Client[v1.ProductStartRequest, v1.ProductStartResponse]
-	productStop    *connect.Client[v1.ProductStopRequest, v1.ProductStopResponse]
-	productRestart *connect.Client[v1.ProductRestartRequest, v1.ProductRestartResponse]
-	productRemove  *connect.Client[v1.ProductRemoveRequest, v1.ProductRemoveResponse]
-	productGrant   *connect.Client[v1.ProductGrantRequest, v1.ProductGrantResponse]
-	productRevoke  *connect.Client[v1.ProductRevokeRequest, v1.ProductRevokeResponse]
-	productSet     *connect.Client[v1.ProductSetRequest, v1.ProductSetResponse]
-	productLogs    *connect.Client[v1.ProductLogsRequest, v1.ProductLogsResponse]
-	cacheShow      *connect.Client[v1.CacheShowRequest, v1.CacheShowResponse]
-	cacheClear     *connect.Client[v1.CacheClearRequest, v1.CacheClearResponse]
-	agentUpgrade   *connect.Client[v1.AgentUpgradeRequest, v1.AgentUpgradeResponse]
-	brakeList      *connect.Client[v1.BrakeListRequest, v1.BrakeListResponse]
-	brakeRelease   *connect.Client[v1.BrakeReleaseRequest, v1.BrakeReleaseResponse]
-	unlock         *connect.Client[v1.UnlockRequest, v1.UnlockResponse]
-	lock           *connect.Client[v1.LockRequest, v1.LockResponse]
-	ruleList       *connect.Client[v1.RuleListRequest, v1.RuleListResponse]
+	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	health          *connect.Client[v1.HealthRequest, v1.HealthResponse]
+	events          *connect.Client[v1.EventsRequest, v1.EventsResponse]
+	productPlan     *connect.Client[v1.ProductPlanRequest, v1.ProductPlanResponse]
+	productInstall  *connect.Client[v1.ProductInstallRequest, v1.ProductInstallResponse]
+	productRehearse *connect.Client[v1.ProductRehearseRequest, v1.ProductRehearseResponse]
+	productList     *connect.Client[v1.ProductListRequest, v1.ProductListResponse]
+	productShow     *connect.Client[v1.ProductShowRequest, v1.ProductShowResponse]
+	productStart    *connect.Client[v1.ProductStartRequest, v1.ProductStartResponse]
+	productStop     *connect.Client[v1.ProductStopRequest, v1.ProductStopResponse]
+	productRestart  *connect.Client[v1.ProductRestartRequest, v1.ProductRestartResponse]
+	productRemove   *connect.Client[v1.ProductRemoveRequest, v1.ProductRemoveResponse]
+	productGrant    *connect.Client[v1.ProductGrantRequest, v1.ProductGrantResponse]
+	productRevoke   *connect.Client[v1.ProductRevokeRequest, v1.ProductRevokeResponse]
+	productSet      *connect.Client[v1.ProductSetRequest, v1.ProductSetResponse]
+	productLogs     *connect.Client[v1.ProductLogsRequest, v1.ProductLogsResponse]
+	cacheShow       *connect.Client[v1.CacheShowRequest, v1.CacheShowResponse]
+	cacheClear      *connect.Client[v1.CacheClearRequest, v1.CacheClearResponse]
+	agentUpgrade    *connect.Client[v1.AgentUpgradeRequest, v1.AgentUpgradeResponse]
+	brakeList       *connect.Client[v1.BrakeListRequest, v1.BrakeListResponse]
+	brakeRelease    *connect.Client[v1.BrakeReleaseRequest, v1.BrakeReleaseResponse]
+	unlock          *connect.Client[v1.UnlockRequest, v1.UnlockResponse]
+	lock            *connect.Client[v1.LockRequest, v1.LockResponse]
+	ruleList        *connect.Client[v1.RuleListRequest, v1.RuleListResponse]
 }
 
 // Status calls bailey.control.v1.ControlService.Status.
@@ -349,6 +362,11 @@ func (c *controlServiceClient) ProductPlan(ctx context.Context, req *connect.Req
 // ProductInstall calls bailey.control.v1.ControlService.ProductInstall.
 func (c *controlServiceClient) ProductInstall(ctx context.Context, req *connect.Request[v1.ProductInstallRequest]) (*connect.Response[v1.ProductInstallResponse], error) {
 	return c.productInstall.CallUnary(ctx, req)
+}
+
+// ProductRehearse calls bailey.control.v1.ControlService.ProductRehearse.
+func (c *controlServiceClient) ProductRehearse(ctx context.Context, req *connect.Request[v1.ProductRehearseRequest]) (*connect.ServerStreamForClient[v1.ProductRehearseResponse], error) {
+	return c.productRehearse.CallServerStream(ctx, req)
 }
 
 // ProductList calls bailey.control.v1.ControlService.ProductList.
@@ -453,6 +471,9 @@ type ControlServiceHandler interface {
 	ProductPlan(context.Context, *connect.Request[v1.ProductPlanRequest]) (*connect.Response[v1.ProductPlanResponse], error)
 	// Installs the folder if it still requests exactly what the plan with this hash showed.
 	ProductInstall(context.Context, *connect.Request[v1.ProductInstallRequest]) (*connect.Response[v1.ProductInstallResponse], error)
+	// Tries the release in the folder against this machine's recent past, without installing it, if it still requests exactly
+	// what the plan with this hash showed. The last response has the report.
+	ProductRehearse(context.Context, *connect.Request[v1.ProductRehearseRequest], *connect.ServerStream[v1.ProductRehearseResponse]) error
 	ProductList(context.Context, *connect.Request[v1.ProductListRequest]) (*connect.Response[v1.ProductListResponse], error)
 	ProductShow(context.Context, *connect.Request[v1.ProductShowRequest]) (*connect.Response[v1.ProductShowResponse], error)
 	ProductStart(context.Context, *connect.Request[v1.ProductStartRequest]) (*connect.Response[v1.ProductStartResponse], error)
@@ -515,6 +536,12 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		ControlServiceProductInstallProcedure,
 		svc.ProductInstall,
 		connect.WithSchema(controlServiceMethods.ByName("ProductInstall")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceProductRehearseHandler := connect.NewServerStreamHandler(
+		ControlServiceProductRehearseProcedure,
+		svc.ProductRehearse,
+		connect.WithSchema(controlServiceMethods.ByName("ProductRehearse")),
 		connect.WithHandlerOptions(opts...),
 	)
 	controlServiceProductListHandler := connect.NewUnaryHandler(
@@ -637,6 +664,8 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceProductPlanHandler.ServeHTTP(w, r)
 		case ControlServiceProductInstallProcedure:
 			controlServiceProductInstallHandler.ServeHTTP(w, r)
+		case ControlServiceProductRehearseProcedure:
+			controlServiceProductRehearseHandler.ServeHTTP(w, r)
 		case ControlServiceProductListProcedure:
 			controlServiceProductListHandler.ServeHTTP(w, r)
 		case ControlServiceProductShowProcedure:
@@ -700,6 +729,10 @@ func (UnimplementedControlServiceHandler) ProductPlan(context.Context, *connect.
 
 func (UnimplementedControlServiceHandler) ProductInstall(context.Context, *connect.Request[v1.ProductInstallRequest]) (*connect.Response[v1.ProductInstallResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.ProductInstall is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) ProductRehearse(context.Context, *connect.Request[v1.ProductRehearseRequest], *connect.ServerStream[v1.ProductRehearseResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.ProductRehearse is not implemented"))
 }
 
 func (UnimplementedControlServiceHandler) ProductList(context.Context, *connect.Request[v1.ProductListRequest]) (*connect.Response[v1.ProductListResponse], error) {

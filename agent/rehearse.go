@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"bailey/agent/control"
+	"bailey/agent/event"
+	"bailey/agent/product"
+	"bailey/agent/recorder"
+	"bailey/agent/rehearsal"
+	controlv1 "bailey/api/control/v1"
+)
+
+// rehearsedBytes is how much of what was recorded is read for a rehearsal, compressed.
+const rehearsedBytes = 8 << 20
+
+// Rehearse tries the folder, if it is still the one that was approved, against this machine's past.
+func (o *operator) Rehearse(ctx context.Context, path, approved string, say func(*controlv1.RehearsalProgress) error) (*controlv1.Rehearsal, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	plan, err := o.products.Plan(ctx, path)
+	if err != nil {
+		return nil, fault(err)
+	}
+	past, err := (*Agent)(o).past()
+	if err != nil {
+		return nil, fault(err)
+	}
+	cfg := rehearsal.Config{
+		Product: plan.Name, Installed: plan.Installed, Asked: o.askedNow(plan.Name), Welcome: (*Agent)(o).welcome,
+		Try: func(h product.Host) (*product.Trial, error) {
+			return o.products.Try(path, h, func(r product.Request) error { return stillApproved(r, approved, path) })
+		},
+		Critical: o.critical.Paths(), Asker: firstProcess(), IsCritical: o.critical.Contains, Owned: o.critical.Owned,
+		Limits: (*Agent)(o).rehearsalLimits(plan.Name),
+		Progress: func(p rehearsal.Progress) {
+			if err := say(&controlv1.RehearsalProgress{Stage: p.Stage, Done: uint32(p.Done), Of: uint32(p.Of)}); err != nil {
+				cancel(err) // whoever asked is gone
+			}
+		},
+	}
+	if past != nil {
+		defer past.Close()
+		cfg.Past = recorder.Events{Reader: past}
+	}
+	report, err := rehearsal.Run(ctx, cfg)
+	switch {
+	case errors.Is(err, product.ErrBusy):
+		return nil, &control.Fault{Class: control.Refused, Message: err.Error(), Hint: "try again when it is over, in a minute at most"}
+	case err != nil:
+		var refused *control.Fault
+		if errors.As(err, &refused) {
+			return nil, refused
+		}
+		return nil, fault(err)
+	}
+	o.log.Info("release was rehearsed", "product", report.Product, "release", report.Release, "passed", report.Passed, "reasons", report.Reasons,
+		"recorded", report.Recorded, "critical", report.Critical, "took", report.Took)
+	return rehearsalMessage(report), nil
+}
+
+// past opens what was recorded lately; nil where nothing is.
+func (a *Agent) past() (*recorder.Reader, error) {
+	r, err := recorder.Open(recorder.ReaderConfig{Dir: filepath.Join(a.cfg.Agent.State, recorder.DirName), Decoder: a.codec, Newest: rehearsedBytes})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
+}
+
+// askedNow is what a product is asked about now.
+func (o *operator) askedNow(name string) event.KindSet {
+	for _, c := range o.hub.Stats().Clients {
+		if c.Name == name {
+			return c.QuestionKinds
+		}
+	}
+	return 0
+}
+
+// rehearsalLimits are those of the brake, which the product meets in earnest.
+func (a *Agent) rehearsalLimits(name string) rehearsal.Limits {
+	l := rehearsal.Limits{Files: a.cfg.Brake.Files, PackageFiles: a.cfg.Brake.PackageFiles}
+	v, err := a.products.Show(name)
+	if err != nil {
+		return l
+	}
+	if n := v.Grants.Rates.Files; n != 0 {
+		l.Files = n
+	}
+	if n := v.Grants.Rates.PackageFiles; n != 0 {
+		l.PackageFiles = n
+	}
+	return l
+}
+
+// firstProcess is who asks about the critical files: the first process, as root.
+func firstProcess() *event.Process {
+	return &event.Process{Key: event.ProcessKey{PID: 1, Start: 1}, Comm: "init", Executable: event.File{Path: "/sbin/init", Mode: 0o100755}}
+}
+
+func rehearsalMessage(r *rehearsal.Report) *controlv1.Rehearsal {
+	return &controlv1.Rehearsal{
+		Product: r.Product, Release: r.Release, Installed: r.Installed, Passed: r.Passed, Reasons: r.Reasons, Notes: r.Notes,
+		Began: r.Began.UnixNano(), Took: uint64(r.Took), Events: uint32(r.Events), Recorded: uint32(r.Recorded), Critical: uint32(r.Critical),
+		Changed: uint32(r.Changed), Unasked: uint32(r.Unasked), Answered: uint32(r.Answered), Denied: uint32(r.Denied),
+		NewDeny: differencesMessage(&r.NewDeny), NewAllow: differencesMessage(&r.NewAllow),
+		LatencyP50: uint64(r.Median), LatencyP99: uint64(r.P99), LatencyMax: uint64(r.Slowest), Cpu: uint64(r.CPU),
+		Memory: uint64(max(r.Memory, 0)), MemoryLimit: uint64(r.MemoryLimit), Log: valid(r.Log),
+	}
+}
+
+func differencesMessage(d *rehearsal.Differences) *controlv1.RehearsalDifferences {
+	m := &controlv1.RehearsalDifferences{Files: uint32(d.Files), Critical: uint32(d.Critical), Packaged: uint32(d.Packaged)}
+	for _, e := range d.Examples {
+		m.Examples = append(m.Examples, &controlv1.RehearsalDifference{
+			Asked: e.Asked.String(), File: valid(e.File), By: valid(e.By), Before: e.Before, Critical: e.Critical, Packaged: e.Packaged,
+		})
+	}
+	return m
+}
+
+// valid is what a message can hold of a name or of a product's words.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
