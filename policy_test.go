@@ -43,7 +43,7 @@ agent/control, agent/event, agent/health < agent/control/controltest;
 agent/health, internal/... < agent/unlock;
 agent/unlock/... < agent/unlock, agent/unlock/operatorkey;
 internal/durable, internal/sealedkey < agent/unlock/operatorkey;
-agent/unlock/operatorkey < agent/config;
+agent/unlock/operatorkey, update/release < agent/config;
 
 # A rehearsal runs a product, speaks with it, and reads nothing but what it is given.
 agent/event, internal/..., api/product/v1, agent/product, agent/product/link < agent/rehearsal;
@@ -53,9 +53,10 @@ internal/... < update/...;
 update/release < update/...;
 update/bundle < update/publish;
 update/trust < update/publish, update/trust/conformance;
+update/trust, update/bundle < update/client;
 
 # The composition root is the only package that knows everything.
-agent/..., api/..., internal/..., sdk/packagedb < agent;
+agent/..., api/..., internal/..., sdk/packagedb, update/... < agent;
 
 # The self-test is an operator and a product at once, from outside.
 api/..., sdk, agent/event, internal/... < agent/selftest;

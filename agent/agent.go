@@ -32,6 +32,7 @@ import (
 	"bailey/agent/verdict"
 	"bailey/internal/boottime"
 	"bailey/internal/buildinfo"
+	"bailey/update/client"
 )
 
 // Options is what an Agent is made of.
@@ -85,6 +86,7 @@ type Agent struct {
 	door      *unlock.Door
 	rules     *rules.Rules // nil where the operator wants none
 	ruled     ruled
+	updates   atomic.Pointer[client.Client] // nil where nothing is followed
 }
 
 // New takes the control socket, attaches to the kernel and reads what is installed. Nothing is asked and no product runs
@@ -163,7 +165,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer leave()
 	a.log.Info("agent starts", "version", a.build.Version, "state", a.cfg.Agent.State, "run", a.cfg.Agent.Run)
 	endJournal := a.ledger.run()
-	err := runStages(ctx, append(a.recording(), []stage{
+	stages := append(a.recording(), []stage{
 		{"process sensor", a.processes.Run},
 		{"guard", a.runGuard},
 		{"unit", a.runUnit},
@@ -180,7 +182,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"guard's door", a.runDoor},
 		{"control", a.control.Run},
 		{"metrics", a.metrics.Run},
-	}...))
+	}...)
+	err := runStages(ctx, append(stages, a.updating()...))
 	a.hub.Close()
 	endJournal(err)
 	a.log.Info("agent ends", "successor", a.leaving.Load())
@@ -315,7 +318,7 @@ func (a *Agent) eventsLost() {
 func (a *Agent) newControl() (err error) {
 	a.control, err = control.New(control.Config{
 		Run: a.cfg.Agent.Run, Agent: (*status)(a), Products: (*operator)(a), Cache: (*cache)(a),
-		Brake: (*brakes)(a), Door: (*door)(a), Rules: (*ruleList)(a),
+		Brake: (*brakes)(a), Door: (*door)(a), Rules: (*ruleList)(a), Updates: (*updates)(a),
 		AppendEvent: a.codec.AppendEvent, Log: a.log, Audit: a.ledger.audit, Permit: a.permit, Metrics: a.metrics.Handler(),
 	})
 	return err

@@ -37,6 +37,7 @@ type Config struct {
 	Guard     Guard     `toml:"guard"`
 	Operator  Operator  `toml:"operator"`
 	Rules     Rules     `toml:"rules"`
+	Update    Update    `toml:"update"`
 }
 
 // Agent is where the agent keeps its things.
@@ -127,6 +128,18 @@ type Rules struct {
 	PerProduct int      `toml:"per_product" comment:"how many rules one product can have"`
 }
 
+// Update is where releases of products come from, and what is done with them.
+type Update struct {
+	Mirrors  []string `toml:"mirrors" comment:"where releases are offered, in this order: https://…, http://… or file:///… with metadata and targets below it; empty: nothing is fetched"`
+	Root     string   `toml:"root" comment:"the root that the mirrors are believed by, as bailey-fleet repo init made it"`
+	Streams  []string `toml:"streams" comment:"which releases are wanted, e.g. \"acme/edr/code\" and \"acme/edr/content\""`
+	Interval Duration `toml:"interval" comment:"how often the mirrors are looked at"`
+	Lease    Duration `toml:"lease" comment:"how old such a look may be when a release gets its say: what a vendor takes back must be heard of"`
+	Watch    Duration `toml:"watch" comment:"how long a new release is watched, unless it says so itself; harm within that time puts the one before back"`
+	Defer    Duration `toml:"defer" comment:"how long a release must have been offered until it is taken, unless it is urgent"`
+	Manual   bool     `toml:"manual" comment:"every release waits for the operator's word (bailey update apply)"`
+}
+
 // The words of Guard.Enabled.
 const (
 	GuardOff  = "off"
@@ -182,6 +195,10 @@ func Default() *Config {
 		Guard:    Guard{Enabled: GuardOff},
 		Operator: Operator{Keys: []string{}, KeyDir: "/etc/bailey/operators"},
 		Rules:    Rules{Enabled: true, MaxLease: Duration{Duration: 24 * time.Hour}, PerProduct: 256},
+		Update: Update{
+			Mirrors: []string{}, Root: "/etc/bailey/update-root.json", Streams: []string{}, Interval: Duration{Duration: 5 * time.Minute},
+			Lease: Duration{Duration: time.Hour}, Watch: Duration{Duration: 10 * time.Minute},
+		},
 	}
 }
 

@@ -53,6 +53,17 @@ type Products interface {
 	Logs(ctx context.Context, name string, follow bool, write func([]byte) error) error
 }
 
+// Updates brings releases in.
+type Updates interface {
+	List(ctx context.Context) (*controlv1.UpdateListResponse, error)
+	// Check has the mirrors looked at now.
+	Check(ctx context.Context) error
+	// Set does what the operator wants of a stream, or returns a Fault: Invalid, NotFound or Refused.
+	Set(ctx context.Context, r *controlv1.UpdateSetRequest) (*controlv1.UpdateStream, error)
+	// History returns the newest moves, at most limit.
+	History(ctx context.Context, limit int) ([]*controlv1.UpdateMove, error)
+}
+
 // Rules are products' standing denies in the kernel.
 type Rules interface {
 	// List returns them by product and id.

@@ -34,6 +34,7 @@ type Config struct {
 	Brake    Brake
 	Door     Door
 	Rules    Rules
+	Updates  Updates
 	// AppendEvent appends the payload (bailey.product.v1.Event) of an event to dst, as products get it.
 	AppendEvent func(dst []byte, e *event.Event) []byte
 	Log         *slog.Logger

@@ -202,3 +202,28 @@ func (s *service) AgentUpgrade(ctx context.Context, r *connect.Request[controlv1
 	}
 	return respond(&controlv1.AgentUpgradeResponse{}, s.cfg.Agent.Upgrade(ctx, r.Msg.GetPath()))
 }
+
+func (s *service) UpdateList(ctx context.Context, _ *connect.Request[controlv1.UpdateListRequest]) (*connect.Response[controlv1.UpdateListResponse], error) {
+	return respond(s.cfg.Updates.List(ctx))
+}
+
+func (s *service) UpdateCheck(ctx context.Context, _ *connect.Request[controlv1.UpdateCheckRequest]) (*connect.Response[controlv1.UpdateCheckResponse], error) {
+	return respond(&controlv1.UpdateCheckResponse{}, s.cfg.Updates.Check(ctx))
+}
+
+func (s *service) UpdateSet(ctx context.Context, r *connect.Request[controlv1.UpdateSetRequest]) (*connect.Response[controlv1.UpdateSetResponse], error) {
+	st, err := s.cfg.Updates.Set(ctx, r.Msg)
+	return respond(&controlv1.UpdateSetResponse{Stream: st}, err)
+}
+
+// maxMoves is how many moves one request returns.
+const maxMoves = 10_000
+
+func (s *service) UpdateHistory(ctx context.Context, r *connect.Request[controlv1.UpdateHistoryRequest]) (*connect.Response[controlv1.UpdateHistoryResponse], error) {
+	limit := int(r.Msg.GetLimit())
+	if limit == 0 {
+		limit = 100
+	}
+	moves, err := s.cfg.Updates.History(ctx, min(limit, maxMoves))
+	return respond(&controlv1.UpdateHistoryResponse{Moves: moves}, err)
+}

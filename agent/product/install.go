@@ -293,6 +293,41 @@ func ownerOf(path string) uint32 {
 	return st.Uid
 }
 
+// GoBack makes the release before the current one, if that is from, and starts it; its grants come back with it.
+func (m *Manager) GoBack(ctx context.Context, name, from string) (View, error) {
+	m.install.Lock()
+	u, err := m.unit(name)
+	if err == nil {
+		err = u.back(from)
+	}
+	m.install.Unlock()
+	if err != nil {
+		return View{}, fmt.Errorf("go back from %s: %w", from, err)
+	}
+	err = u.again(ctx)
+	return u.view(), err
+}
+
+// back is goBack where from is what is there; otherwise nothing is to be done.
+func (u *unit) back(from string) error {
+	u.mu.Lock()
+	present, previous, failed := u.record.Release, u.record.Previous, u.status.State == Failed
+	u.mu.Unlock()
+	switch {
+	case present != from:
+		return nil
+	case previous == "":
+		return errors.New("there is no release before it")
+	}
+	if err := u.goBack(); err != nil {
+		return err
+	}
+	if failed {
+		return u.setEnabled(true)
+	}
+	return nil
+}
+
 // Remove stops a product and forgets it. Its state is kept for a later installation unless purge.
 func (m *Manager) Remove(ctx context.Context, name string, purge bool) error {
 	m.install.Lock()

@@ -80,7 +80,7 @@ and talks to a running agent over its control socket; "bailey history" needs non
 	}
 	root.PersistentFlags().StringVar(&a.run, "run", run, "run directory of the agent, else $BAILEY_RUN; its control socket is there")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.history(), a.product(), a.cache(), a.brake(), a.rules(), a.selftest(), a.version(),
+	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.history(), a.product(), a.cache(), a.brake(), a.rules(), a.update(), a.selftest(), a.version(),
 		a.journal(), a.metrics(), a.top(), a.operator(), a.unlock(), a.lock())
 	return root
 }

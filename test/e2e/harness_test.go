@@ -9,7 +9,9 @@ import (
 // built is where the programs are.
 var built string
 
-func TestMain(m *testing.M) { rig.Main(m, &built, "bailey", "faulty", "allowlist", "clamav") }
+func TestMain(m *testing.M) {
+	rig.Main(m, &built, "bailey", "bailey-fleet", "faulty", "allowlist", "clamav")
+}
 
 // startAgent starts an agent on a scratch filesystem with config as its TOML file.
 func startAgent(t *testing.T, config string) *rig.Agent {

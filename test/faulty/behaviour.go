@@ -58,7 +58,7 @@ func (b *behaviour) ready(s *sdk.Session) error {
 		return err
 	}
 	var err error
-	if b.content, err = loadContent(contentFile); err != nil {
+	if b.content, err = loadContent(); err != nil {
 		return err
 	}
 	if b.cloud, err = newCloud(b.set); err != nil {

@@ -13,7 +13,8 @@ import (
 	"bailey/sdk"
 )
 
-// contentFile is the product's content: rules, one on a line, the word before the first space being the kind.
+// contentFiles are where the product's content may be, the first that is there counts: brought by an update, or with the product.
+// It is rules, one on a line, the word before the first space being the kind.
 //
 //	instance V1,V2,…        a template instance: one value for each field of the event, "*" matches all
 //	feature NAME            one entry of a table that has room for 200
@@ -27,7 +28,7 @@ import (
 //
 // The engine has the faults of the engines it stands for: the schema of an instance has more fields than the sensor fills
 // in, and the table of features does not grow.
-const contentFile = "content.txt"
+var contentFiles = []string{"content/content.txt", "content.txt"}
 
 const (
 	sensorFields = 20 // that an event really has; instances are written for one more
@@ -44,8 +45,14 @@ type content struct {
 }
 
 // loadContent reads the content; without a file there is none.
-func loadContent(name string) (*content, error) {
-	text, err := os.ReadFile(name)
+func loadContent() (*content, error) {
+	var text []byte
+	var err error
+	for _, name := range contentFiles {
+		if text, err = os.ReadFile(name); !os.IsNotExist(err) {
+			break
+		}
+	}
 	if os.IsNotExist(err) {
 		return nil, nil
 	}

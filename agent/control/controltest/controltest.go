@@ -26,6 +26,7 @@ type Agent struct {
 	Brake    *Brake
 	Door     *Door
 	Rules    *Rules
+	Updates  *Updates
 
 	mu        sync.Mutex
 	taps      map[*tap]bool
@@ -44,6 +45,7 @@ func New() *Agent {
 		Brake:     &Brake{},
 		Door:      &Door{},
 		Rules:     &Rules{},
+		Updates:   &Updates{},
 		taps:      make(map[*tap]bool),
 		ancestors: make(map[event.ProcessKey][]*event.Process),
 	}
@@ -51,7 +53,7 @@ func New() *Agent {
 
 // Config returns the server's configuration for this agent; Log must be added.
 func (a *Agent) Config(run string) control.Config {
-	return control.Config{Run: run, Agent: a, Products: a.Products, Cache: a.Cache, Brake: a.Brake, Door: a.Door, Rules: a.Rules, AppendEvent: AppendEvent, Metrics: http.HandlerFunc(metrics)}
+	return control.Config{Run: run, Agent: a, Products: a.Products, Cache: a.Cache, Brake: a.Brake, Door: a.Door, Rules: a.Rules, Updates: a.Updates, AppendEvent: AppendEvent, Metrics: http.HandlerFunc(metrics)}
 }
 
 // metrics is the text that a scrape gets.

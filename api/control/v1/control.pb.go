@@ -4061,6 +4061,793 @@ func (x *Rule) GetEnforced() bool {
 	return false
 }
 
+type UpdateListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateListRequest) Reset() {
+	*x = UpdateListRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateListRequest) ProtoMessage() {}
+
+func (x *UpdateListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateListRequest.ProtoReflect.Descriptor instead.
+func (*UpdateListRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{64}
+}
+
+type UpdateListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"` // whether there are any mirrors
+	Looked        int64                  `protobuf:"varint,2,opt,name=looked,proto3" json:"looked,omitempty"`   // when the mirrors were seen last, nanoseconds since the epoch; 0: not since the start
+	Tried         int64                  `protobuf:"varint,3,opt,name=tried,proto3" json:"tried,omitempty"`     // when that was tried last
+	Problem       string                 `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`  // of the newest try
+	Expires       int64                  `protobuf:"varint,5,opt,name=expires,proto3" json:"expires,omitempty"` // when what was seen stops being news
+	Streams       []*UpdateStream        `protobuf:"bytes,6,rep,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateListResponse) Reset() {
+	*x = UpdateListResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateListResponse) ProtoMessage() {}
+
+func (x *UpdateListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateListResponse.ProtoReflect.Descriptor instead.
+func (*UpdateListResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *UpdateListResponse) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *UpdateListResponse) GetLooked() int64 {
+	if x != nil {
+		return x.Looked
+	}
+	return 0
+}
+
+func (x *UpdateListResponse) GetTried() int64 {
+	if x != nil {
+		return x.Tried
+	}
+	return 0
+}
+
+func (x *UpdateListResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *UpdateListResponse) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *UpdateListResponse) GetStreams() []*UpdateStream {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+// One stream of releases: a product's code or its content.
+type UpdateStream struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`       // vendor/product/kind
+	Installed     string                 `protobuf:"bytes,2,opt,name=installed,proto3" json:"installed,omitempty"` // version; empty: not known
+	Waiting       string                 `protobuf:"bytes,3,opt,name=waiting,proto3" json:"waiting,omitempty"`     // why no release of the offered is on its way
+	Paused        bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	Pinned        string                 `protobuf:"bytes,5,opt,name=pinned,proto3" json:"pinned,omitempty"` // the one version that the operator wants
+	Frozen        string                 `protobuf:"bytes,6,opt,name=frozen,proto3" json:"frozen,omitempty"` // why nothing new is tried until the operator has looked
+	Problem       string                 `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	Update        *Update                `protobuf:"bytes,8,opt,name=update,proto3" json:"update,omitempty"` // on its way, or the newest that ended
+	Offers        []*UpdateOffer         `protobuf:"bytes,9,rep,name=offers,proto3" json:"offers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateStream) Reset() {
+	*x = UpdateStream{}
+	mi := &file_api_control_v1_control_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateStream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateStream) ProtoMessage() {}
+
+func (x *UpdateStream) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateStream.ProtoReflect.Descriptor instead.
+func (*UpdateStream) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *UpdateStream) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetInstalled() string {
+	if x != nil {
+		return x.Installed
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *UpdateStream) GetPinned() string {
+	if x != nil {
+		return x.Pinned
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetFrozen() string {
+	if x != nil {
+		return x.Frozen
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *UpdateStream) GetUpdate() *Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetOffers() []*UpdateOffer {
+	if x != nil {
+		return x.Offers
+	}
+	return nil
+}
+
+// One release on its way.
+type Update struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // fetch, stage, approve, rehearse, promote, watch, roll_back, committed, refused, rolled_back or superseded
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why it is there, or what it waits for
+	Began         int64                  `protobuf:"varint,4,opt,name=began,proto3" json:"began,omitempty"`  // nanoseconds since the epoch
+	Changed       int64                  `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
+	Until         int64                  `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`      // watch: when that is over
+	Release       string                 `protobuf:"bytes,7,opt,name=release,proto3" json:"release,omitempty"`   // the product's release that it becomes
+	Previous      string                 `protobuf:"bytes,8,opt,name=previous,proto3" json:"previous,omitempty"` // and that it replaces
+	Asks          []string               `protobuf:"bytes,9,rep,name=asks,proto3" json:"asks,omitempty"`         // items that are not granted yet
+	Forced        bool                   `protobuf:"varint,10,opt,name=forced,proto3" json:"forced,omitempty"`
+	Rehearsal     *Rehearsal             `protobuf:"bytes,11,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Update) Reset() {
+	*x = Update{}
+	mi := &file_api_control_v1_control_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Update) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Update) ProtoMessage() {}
+
+func (x *Update) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Update.ProtoReflect.Descriptor instead.
+func (*Update) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Update) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Update) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Update) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Update) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
+}
+
+func (x *Update) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Update) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Update) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
+}
+
+func (x *Update) GetPrevious() string {
+	if x != nil {
+		return x.Previous
+	}
+	return ""
+}
+
+func (x *Update) GetAsks() []string {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+func (x *Update) GetForced() bool {
+	if x != nil {
+		return x.Forced
+	}
+	return false
+}
+
+func (x *Update) GetRehearsal() *Rehearsal {
+	if x != nil {
+		return x.Rehearsal
+	}
+	return nil
+}
+
+// One release that is offered.
+type UpdateOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Urgency       string                 `protobuf:"bytes,2,opt,name=urgency,proto3" json:"urgency,omitempty"` // routine or urgent
+	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bad           string                 `protobuf:"bytes,5,opt,name=bad,proto3" json:"bad,omitempty"` // why it is not tried again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateOffer) Reset() {
+	*x = UpdateOffer{}
+	mi := &file_api_control_v1_control_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateOffer) ProtoMessage() {}
+
+func (x *UpdateOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateOffer.ProtoReflect.Descriptor instead.
+func (*UpdateOffer) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *UpdateOffer) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpdateOffer) GetUrgency() string {
+	if x != nil {
+		return x.Urgency
+	}
+	return ""
+}
+
+func (x *UpdateOffer) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *UpdateOffer) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *UpdateOffer) GetBad() string {
+	if x != nil {
+		return x.Bad
+	}
+	return ""
+}
+
+type UpdateCheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCheckRequest) Reset() {
+	*x = UpdateCheckRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCheckRequest) ProtoMessage() {}
+
+func (x *UpdateCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCheckRequest.ProtoReflect.Descriptor instead.
+func (*UpdateCheckRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{69}
+}
+
+type UpdateCheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCheckResponse) Reset() {
+	*x = UpdateCheckResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCheckResponse) ProtoMessage() {}
+
+func (x *UpdateCheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCheckResponse.ProtoReflect.Descriptor instead.
+func (*UpdateCheckResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{70}
+}
+
+type UpdateSetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`   // apply, pause, resume, pin, skip or rollback
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // pin: empty ends it; skip
+	Force         bool                   `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`    // apply: whatever its rehearsal says
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSetRequest) Reset() {
+	*x = UpdateSetRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSetRequest) ProtoMessage() {}
+
+func (x *UpdateSetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSetRequest.ProtoReflect.Descriptor instead.
+func (*UpdateSetRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *UpdateSetRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *UpdateSetRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *UpdateSetRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpdateSetRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type UpdateSetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        *UpdateStream          `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSetResponse) Reset() {
+	*x = UpdateSetResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSetResponse) ProtoMessage() {}
+
+func (x *UpdateSetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSetResponse.ProtoReflect.Descriptor instead.
+func (*UpdateSetResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *UpdateSetResponse) GetStream() *UpdateStream {
+	if x != nil {
+		return x.Stream
+	}
+	return nil
+}
+
+type UpdateHistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // 0: 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateHistoryRequest) Reset() {
+	*x = UpdateHistoryRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateHistoryRequest) ProtoMessage() {}
+
+func (x *UpdateHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateHistoryRequest.ProtoReflect.Descriptor instead.
+func (*UpdateHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *UpdateHistoryRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type UpdateHistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*UpdateMove          `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateHistoryResponse) Reset() {
+	*x = UpdateHistoryResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateHistoryResponse) ProtoMessage() {}
+
+func (x *UpdateHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateHistoryResponse.ProtoReflect.Descriptor instead.
+func (*UpdateHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *UpdateHistoryResponse) GetMoves() []*UpdateMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type UpdateMove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"` // nanoseconds since the epoch
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"` // empty: it begins
+	To            string                 `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMove) Reset() {
+	*x = UpdateMove{}
+	mi := &file_api_control_v1_control_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMove) ProtoMessage() {}
+
+func (x *UpdateMove) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMove.ProtoReflect.Descriptor instead.
+func (*UpdateMove) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *UpdateMove) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *UpdateMove) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *UpdateMove) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpdateMove) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *UpdateMove) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *UpdateMove) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_api_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_control_v1_control_proto_rawDesc = "" +
@@ -4378,7 +5165,65 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x04left\x18\x05 \x01(\x04R\x04left\x12\x14\n" +
 	"\x05until\x18\x06 \x01(\x04R\x05until\x12\x12\n" +
 	"\x04hits\x18\a \x01(\x04R\x04hits\x12\x1a\n" +
-	"\benforced\x18\b \x01(\bR\benforced2\xb0\x11\n" +
+	"\benforced\x18\b \x01(\bR\benforced\"\x13\n" +
+	"\x11UpdateListRequest\"\xcb\x01\n" +
+	"\x12UpdateListResponse\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x16\n" +
+	"\x06looked\x18\x02 \x01(\x03R\x06looked\x12\x14\n" +
+	"\x05tried\x18\x03 \x01(\x03R\x05tried\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x12\x18\n" +
+	"\aexpires\x18\x05 \x01(\x03R\aexpires\x129\n" +
+	"\astreams\x18\x06 \x03(\v2\x1f.bailey.control.v1.UpdateStreamR\astreams\"\xab\x02\n" +
+	"\fUpdateStream\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1c\n" +
+	"\tinstalled\x18\x02 \x01(\tR\tinstalled\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\tR\awaiting\x12\x16\n" +
+	"\x06paused\x18\x04 \x01(\bR\x06paused\x12\x16\n" +
+	"\x06pinned\x18\x05 \x01(\tR\x06pinned\x12\x16\n" +
+	"\x06frozen\x18\x06 \x01(\tR\x06frozen\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\x121\n" +
+	"\x06update\x18\b \x01(\v2\x19.bailey.control.v1.UpdateR\x06update\x126\n" +
+	"\x06offers\x18\t \x03(\v2\x1e.bailey.control.v1.UpdateOfferR\x06offers\"\xb4\x02\n" +
+	"\x06Update\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05began\x18\x04 \x01(\x03R\x05began\x12\x18\n" +
+	"\achanged\x18\x05 \x01(\x03R\achanged\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x03R\x05until\x12\x18\n" +
+	"\arelease\x18\a \x01(\tR\arelease\x12\x1a\n" +
+	"\bprevious\x18\b \x01(\tR\bprevious\x12\x12\n" +
+	"\x04asks\x18\t \x03(\tR\x04asks\x12\x16\n" +
+	"\x06forced\x18\n" +
+	" \x01(\bR\x06forced\x12:\n" +
+	"\trehearsal\x18\v \x01(\v2\x1c.bailey.control.v1.RehearsalR\trehearsal\"\x7f\n" +
+	"\vUpdateOffer\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
+	"\aurgency\x18\x02 \x01(\tR\aurgency\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x10\n" +
+	"\x03bad\x18\x05 \x01(\tR\x03bad\"\x14\n" +
+	"\x12UpdateCheckRequest\"\x15\n" +
+	"\x13UpdateCheckResponse\"r\n" +
+	"\x10UpdateSetRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"L\n" +
+	"\x11UpdateSetResponse\x127\n" +
+	"\x06stream\x18\x01 \x01(\v2\x1f.bailey.control.v1.UpdateStreamR\x06stream\",\n" +
+	"\x14UpdateHistoryRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"L\n" +
+	"\x15UpdateHistoryResponse\x123\n" +
+	"\x05moves\x18\x01 \x03(\v2\x1d.bailey.control.v1.UpdateMoveR\x05moves\"\x8e\x01\n" +
+	"\n" +
+	"UpdateMove\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason2\xa5\x14\n" +
 	"\x0eControlService\x12M\n" +
 	"\x06Status\x12 .bailey.control.v1.StatusRequest\x1a!.bailey.control.v1.StatusResponse\x12M\n" +
 	"\x06Health\x12 .bailey.control.v1.HealthRequest\x1a!.bailey.control.v1.HealthResponse\x12O\n" +
@@ -4405,7 +5250,12 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\fBrakeRelease\x12&.bailey.control.v1.BrakeReleaseRequest\x1a'.bailey.control.v1.BrakeReleaseResponse\x12M\n" +
 	"\x06Unlock\x12 .bailey.control.v1.UnlockRequest\x1a!.bailey.control.v1.UnlockResponse\x12G\n" +
 	"\x04Lock\x12\x1e.bailey.control.v1.LockRequest\x1a\x1f.bailey.control.v1.LockResponse\x12S\n" +
-	"\bRuleList\x12\".bailey.control.v1.RuleListRequest\x1a#.bailey.control.v1.RuleListResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
+	"\bRuleList\x12\".bailey.control.v1.RuleListRequest\x1a#.bailey.control.v1.RuleListResponse\x12Y\n" +
+	"\n" +
+	"UpdateList\x12$.bailey.control.v1.UpdateListRequest\x1a%.bailey.control.v1.UpdateListResponse\x12\\\n" +
+	"\vUpdateCheck\x12%.bailey.control.v1.UpdateCheckRequest\x1a&.bailey.control.v1.UpdateCheckResponse\x12V\n" +
+	"\tUpdateSet\x12#.bailey.control.v1.UpdateSetRequest\x1a$.bailey.control.v1.UpdateSetResponse\x12b\n" +
+	"\rUpdateHistory\x12'.bailey.control.v1.UpdateHistoryRequest\x1a(.bailey.control.v1.UpdateHistoryResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
 
 var (
 	file_api_control_v1_control_proto_rawDescOnce sync.Once
@@ -4419,7 +5269,7 @@ func file_api_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_control_v1_control_proto_rawDescData
 }
 
-var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_api_control_v1_control_proto_goTypes = []any{
 	(*ErrorHint)(nil),               // 0: bailey.control.v1.ErrorHint
 	(*StatusRequest)(nil),           // 1: bailey.control.v1.StatusRequest
@@ -4485,14 +5335,26 @@ var file_api_control_v1_control_proto_goTypes = []any{
 	(*RuleListRequest)(nil),         // 61: bailey.control.v1.RuleListRequest
 	(*RuleListResponse)(nil),        // 62: bailey.control.v1.RuleListResponse
 	(*Rule)(nil),                    // 63: bailey.control.v1.Rule
-	nil,                             // 64: bailey.control.v1.Questions.ByReasonEntry
-	nil,                             // 65: bailey.control.v1.Questions.ByKindEntry
-	nil,                             // 66: bailey.control.v1.Cache.ClearedEntry
-	nil,                             // 67: bailey.control.v1.Sensor.CountersEntry
-	nil,                             // 68: bailey.control.v1.Product.SettingsEntry
-	nil,                             // 69: bailey.control.v1.ProductSetRequest.SettingsEntry
-	(*v1.Event)(nil),                // 70: bailey.product.v1.Event
-	(*v1.Process)(nil),              // 71: bailey.product.v1.Process
+	(*UpdateListRequest)(nil),       // 64: bailey.control.v1.UpdateListRequest
+	(*UpdateListResponse)(nil),      // 65: bailey.control.v1.UpdateListResponse
+	(*UpdateStream)(nil),            // 66: bailey.control.v1.UpdateStream
+	(*Update)(nil),                  // 67: bailey.control.v1.Update
+	(*UpdateOffer)(nil),             // 68: bailey.control.v1.UpdateOffer
+	(*UpdateCheckRequest)(nil),      // 69: bailey.control.v1.UpdateCheckRequest
+	(*UpdateCheckResponse)(nil),     // 70: bailey.control.v1.UpdateCheckResponse
+	(*UpdateSetRequest)(nil),        // 71: bailey.control.v1.UpdateSetRequest
+	(*UpdateSetResponse)(nil),       // 72: bailey.control.v1.UpdateSetResponse
+	(*UpdateHistoryRequest)(nil),    // 73: bailey.control.v1.UpdateHistoryRequest
+	(*UpdateHistoryResponse)(nil),   // 74: bailey.control.v1.UpdateHistoryResponse
+	(*UpdateMove)(nil),              // 75: bailey.control.v1.UpdateMove
+	nil,                             // 76: bailey.control.v1.Questions.ByReasonEntry
+	nil,                             // 77: bailey.control.v1.Questions.ByKindEntry
+	nil,                             // 78: bailey.control.v1.Cache.ClearedEntry
+	nil,                             // 79: bailey.control.v1.Sensor.CountersEntry
+	nil,                             // 80: bailey.control.v1.Product.SettingsEntry
+	nil,                             // 81: bailey.control.v1.ProductSetRequest.SettingsEntry
+	(*v1.Event)(nil),                // 82: bailey.product.v1.Event
+	(*v1.Process)(nil),              // 83: bailey.product.v1.Process
 }
 var file_api_control_v1_control_proto_depIdxs = []int32{
 	6,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
@@ -4503,14 +5365,14 @@ var file_api_control_v1_control_proto_depIdxs = []int32{
 	3,  // 5: bailey.control.v1.StatusResponse.keeper:type_name -> bailey.control.v1.Keeper
 	55, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
 	60, // 7: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
-	64, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
-	65, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
-	66, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
-	67, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
+	76, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
+	77, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
+	78, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
+	79, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
 	9,  // 12: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
-	70, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
-	71, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
-	68, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
+	82, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
+	83, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
+	80, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
 	15, // 16: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
 	14, // 17: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
 	22, // 18: bailey.control.v1.ProductRehearseResponse.progress:type_name -> bailey.control.v1.RehearsalProgress
@@ -4525,7 +5387,7 @@ var file_api_control_v1_control_proto_depIdxs = []int32{
 	14, // 27: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
 	14, // 28: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
 	14, // 29: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
-	69, // 30: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
+	81, // 30: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
 	14, // 31: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
 	7,  // 32: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
 	52, // 33: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
@@ -4533,59 +5395,73 @@ var file_api_control_v1_control_proto_depIdxs = []int32{
 	60, // 35: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
 	60, // 36: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
 	63, // 37: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
-	1,  // 38: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
-	10, // 39: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
-	12, // 40: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
-	16, // 41: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
-	18, // 42: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
-	20, // 43: bailey.control.v1.ControlService.ProductRehearse:input_type -> bailey.control.v1.ProductRehearseRequest
-	26, // 44: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
-	28, // 45: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
-	30, // 46: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
-	32, // 47: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
-	34, // 48: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
-	36, // 49: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
-	38, // 50: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
-	40, // 51: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
-	42, // 52: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
-	44, // 53: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
-	46, // 54: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
-	48, // 55: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
-	4,  // 56: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
-	50, // 57: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
-	53, // 58: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
-	56, // 59: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
-	58, // 60: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
-	61, // 61: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
-	2,  // 62: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
-	11, // 63: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
-	13, // 64: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
-	17, // 65: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
-	19, // 66: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
-	21, // 67: bailey.control.v1.ControlService.ProductRehearse:output_type -> bailey.control.v1.ProductRehearseResponse
-	27, // 68: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
-	29, // 69: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
-	31, // 70: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
-	33, // 71: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
-	35, // 72: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
-	37, // 73: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
-	39, // 74: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
-	41, // 75: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
-	43, // 76: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
-	45, // 77: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
-	47, // 78: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
-	49, // 79: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
-	5,  // 80: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
-	51, // 81: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
-	54, // 82: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
-	57, // 83: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
-	59, // 84: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
-	62, // 85: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
-	62, // [62:86] is the sub-list for method output_type
-	38, // [38:62] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	66, // 38: bailey.control.v1.UpdateListResponse.streams:type_name -> bailey.control.v1.UpdateStream
+	67, // 39: bailey.control.v1.UpdateStream.update:type_name -> bailey.control.v1.Update
+	68, // 40: bailey.control.v1.UpdateStream.offers:type_name -> bailey.control.v1.UpdateOffer
+	23, // 41: bailey.control.v1.Update.rehearsal:type_name -> bailey.control.v1.Rehearsal
+	66, // 42: bailey.control.v1.UpdateSetResponse.stream:type_name -> bailey.control.v1.UpdateStream
+	75, // 43: bailey.control.v1.UpdateHistoryResponse.moves:type_name -> bailey.control.v1.UpdateMove
+	1,  // 44: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
+	10, // 45: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
+	12, // 46: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
+	16, // 47: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
+	18, // 48: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
+	20, // 49: bailey.control.v1.ControlService.ProductRehearse:input_type -> bailey.control.v1.ProductRehearseRequest
+	26, // 50: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
+	28, // 51: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
+	30, // 52: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
+	32, // 53: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
+	34, // 54: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
+	36, // 55: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
+	38, // 56: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
+	40, // 57: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
+	42, // 58: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
+	44, // 59: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
+	46, // 60: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
+	48, // 61: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
+	4,  // 62: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
+	50, // 63: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
+	53, // 64: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
+	56, // 65: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
+	58, // 66: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
+	61, // 67: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
+	64, // 68: bailey.control.v1.ControlService.UpdateList:input_type -> bailey.control.v1.UpdateListRequest
+	69, // 69: bailey.control.v1.ControlService.UpdateCheck:input_type -> bailey.control.v1.UpdateCheckRequest
+	71, // 70: bailey.control.v1.ControlService.UpdateSet:input_type -> bailey.control.v1.UpdateSetRequest
+	73, // 71: bailey.control.v1.ControlService.UpdateHistory:input_type -> bailey.control.v1.UpdateHistoryRequest
+	2,  // 72: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
+	11, // 73: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
+	13, // 74: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
+	17, // 75: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
+	19, // 76: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
+	21, // 77: bailey.control.v1.ControlService.ProductRehearse:output_type -> bailey.control.v1.ProductRehearseResponse
+	27, // 78: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
+	29, // 79: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
+	31, // 80: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
+	33, // 81: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
+	35, // 82: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
+	37, // 83: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
+	39, // 84: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
+	41, // 85: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
+	43, // 86: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
+	45, // 87: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
+	47, // 88: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
+	49, // 89: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
+	5,  // 90: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
+	51, // 91: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
+	54, // 92: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
+	57, // 93: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
+	59, // 94: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
+	62, // 95: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
+	65, // 96: bailey.control.v1.ControlService.UpdateList:output_type -> bailey.control.v1.UpdateListResponse
+	70, // 97: bailey.control.v1.ControlService.UpdateCheck:output_type -> bailey.control.v1.UpdateCheckResponse
+	72, // 98: bailey.control.v1.ControlService.UpdateSet:output_type -> bailey.control.v1.UpdateSetResponse
+	74, // 99: bailey.control.v1.ControlService.UpdateHistory:output_type -> bailey.control.v1.UpdateHistoryResponse
+	72, // [72:100] is the sub-list for method output_type
+	44, // [44:72] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_api_control_v1_control_proto_init() }
@@ -4599,7 +5475,7 @@ func file_api_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_control_v1_control_proto_rawDesc), len(file_api_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   70,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

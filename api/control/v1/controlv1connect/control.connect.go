@@ -109,6 +109,18 @@ const (
 	ControlServiceLockProcedure = "/bailey.control.v1.ControlService/Lock"
 	// ControlServiceRuleListProcedure is the fully-qualified name of the ControlService's RuleList RPC.
 	ControlServiceRuleListProcedure = "/bailey.control.v1.ControlService/RuleList"
+	// ControlServiceUpdateListProcedure is the fully-qualified name of the ControlService's UpdateList
+	// RPC.
+	ControlServiceUpdateListProcedure = "/bailey.control.v1.ControlService/UpdateList"
+	// ControlServiceUpdateCheckProcedure is the fully-qualified name of the ControlService's
+	// UpdateCheck RPC.
+	ControlServiceUpdateCheckProcedure = "/bailey.control.v1.ControlService/UpdateCheck"
+	// ControlServiceUpdateSetProcedure is the fully-qualified name of the ControlService's UpdateSet
+	// RPC.
+	ControlServiceUpdateSetProcedure = "/bailey.control.v1.ControlService/UpdateSet"
+	// ControlServiceUpdateHistoryProcedure is the fully-qualified name of the ControlService's
+	// UpdateHistory RPC.
+	ControlServiceUpdateHistoryProcedure = "/bailey.control.v1.ControlService/UpdateHistory"
 )
 
 // ControlServiceClient is a client for the bailey.control.v1.ControlService service.
@@ -151,6 +163,14 @@ type ControlServiceClient interface {
 	Lock(context.Context, *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error)
 	// The standing denies that products have in the kernel.
 	RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error)
+	// The streams that releases come from, what they offer and what is on its way.
+	UpdateList(context.Context, *connect.Request[v1.UpdateListRequest]) (*connect.Response[v1.UpdateListResponse], error)
+	// Looks at the mirrors now; it does not wait for what comes of it.
+	UpdateCheck(context.Context, *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error)
+	// What the operator wants of one stream.
+	UpdateSet(context.Context, *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error)
+	// The newest moves of updates, the oldest first.
+	UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error)
 }
 
 // NewControlServiceClient constructs a client for the bailey.control.v1.ControlService service. By
@@ -308,6 +328,30 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(controlServiceMethods.ByName("RuleList")),
 			connect.WithClientOptions(opts...),
 		),
+		updateList: connect.NewClient[v1.UpdateListRequest, v1.UpdateListResponse](
+			httpClient,
+			baseURL+ControlServiceUpdateListProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("UpdateList")),
+			connect.WithClientOptions(opts...),
+		),
+		updateCheck: connect.NewClient[v1.UpdateCheckRequest, v1.UpdateCheckResponse](
+			httpClient,
+			baseURL+ControlServiceUpdateCheckProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("UpdateCheck")),
+			connect.WithClientOptions(opts...),
+		),
+		updateSet: connect.NewClient[v1.UpdateSetRequest, v1.UpdateSetResponse](
+			httpClient,
+			baseURL+ControlServiceUpdateSetProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("UpdateSet")),
+			connect.WithClientOptions(opts...),
+		),
+		updateHistory: connect.NewClient[v1.UpdateHistoryRequest, v1.UpdateHistoryResponse](
+			httpClient,
+			baseURL+ControlServiceUpdateHistoryProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("UpdateHistory")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -337,6 +381,10 @@ type controlServiceClient struct {
 	unlock          *connect.Client[v1.UnlockRequest, v1.UnlockResponse]
 	lock            *connect.Client[v1.LockRequest, v1.LockResponse]
 	ruleList        *connect.Client[v1.RuleListRequest, v1.RuleListResponse]
+	updateList      *connect.Client[v1.UpdateListRequest, v1.UpdateListResponse]
+	updateCheck     *connect.Client[v1.UpdateCheckRequest, v1.UpdateCheckResponse]
+	updateSet       *connect.Client[v1.UpdateSetRequest, v1.UpdateSetResponse]
+	updateHistory   *connect.Client[v1.UpdateHistoryRequest, v1.UpdateHistoryResponse]
 }
 
 // Status calls bailey.control.v1.ControlService.Status.
@@ -459,6 +507,26 @@ func (c *controlServiceClient) RuleList(ctx context.Context, req *connect.Reques
 	return c.ruleList.CallUnary(ctx, req)
 }
 
+// UpdateList calls bailey.control.v1.ControlService.UpdateList.
+func (c *controlServiceClient) UpdateList(ctx context.Context, req *connect.Request[v1.UpdateListRequest]) (*connect.Response[v1.UpdateListResponse], error) {
+	return c.updateList.CallUnary(ctx, req)
+}
+
+// UpdateCheck calls bailey.control.v1.ControlService.UpdateCheck.
+func (c *controlServiceClient) UpdateCheck(ctx context.Context, req *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error) {
+	return c.updateCheck.CallUnary(ctx, req)
+}
+
+// UpdateSet calls bailey.control.v1.ControlService.UpdateSet.
+func (c *controlServiceClient) UpdateSet(ctx context.Context, req *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error) {
+	return c.updateSet.CallUnary(ctx, req)
+}
+
+// UpdateHistory calls bailey.control.v1.ControlService.UpdateHistory.
+func (c *controlServiceClient) UpdateHistory(ctx context.Context, req *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error) {
+	return c.updateHistory.CallUnary(ctx, req)
+}
+
 // ControlServiceHandler is an implementation of the bailey.control.v1.ControlService service.
 type ControlServiceHandler interface {
 	// What the agent is, has counted and works with.
@@ -499,6 +567,14 @@ type ControlServiceHandler interface {
 	Lock(context.Context, *connect.Request[v1.LockRequest]) (*connect.Response[v1.LockResponse], error)
 	// The standing denies that products have in the kernel.
 	RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error)
+	// The streams that releases come from, what they offer and what is on its way.
+	UpdateList(context.Context, *connect.Request[v1.UpdateListRequest]) (*connect.Response[v1.UpdateListResponse], error)
+	// Looks at the mirrors now; it does not wait for what comes of it.
+	UpdateCheck(context.Context, *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error)
+	// What the operator wants of one stream.
+	UpdateSet(context.Context, *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error)
+	// The newest moves of updates, the oldest first.
+	UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error)
 }
 
 // NewControlServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -652,6 +728,30 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		connect.WithSchema(controlServiceMethods.ByName("RuleList")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlServiceUpdateListHandler := connect.NewUnaryHandler(
+		ControlServiceUpdateListProcedure,
+		svc.UpdateList,
+		connect.WithSchema(controlServiceMethods.ByName("UpdateList")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceUpdateCheckHandler := connect.NewUnaryHandler(
+		ControlServiceUpdateCheckProcedure,
+		svc.UpdateCheck,
+		connect.WithSchema(controlServiceMethods.ByName("UpdateCheck")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceUpdateSetHandler := connect.NewUnaryHandler(
+		ControlServiceUpdateSetProcedure,
+		svc.UpdateSet,
+		connect.WithSchema(controlServiceMethods.ByName("UpdateSet")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceUpdateHistoryHandler := connect.NewUnaryHandler(
+		ControlServiceUpdateHistoryProcedure,
+		svc.UpdateHistory,
+		connect.WithSchema(controlServiceMethods.ByName("UpdateHistory")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bailey.control.v1.ControlService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ControlServiceStatusProcedure:
@@ -702,6 +802,14 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceLockHandler.ServeHTTP(w, r)
 		case ControlServiceRuleListProcedure:
 			controlServiceRuleListHandler.ServeHTTP(w, r)
+		case ControlServiceUpdateListProcedure:
+			controlServiceUpdateListHandler.ServeHTTP(w, r)
+		case ControlServiceUpdateCheckProcedure:
+			controlServiceUpdateCheckHandler.ServeHTTP(w, r)
+		case ControlServiceUpdateSetProcedure:
+			controlServiceUpdateSetHandler.ServeHTTP(w, r)
+		case ControlServiceUpdateHistoryProcedure:
+			controlServiceUpdateHistoryHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -805,4 +913,20 @@ func (UnimplementedControlServiceHandler) Lock(context.Context, *connect.Request
 
 func (UnimplementedControlServiceHandler) RuleList(context.Context, *connect.Request[v1.RuleListRequest]) (*connect.Response[v1.RuleListResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.RuleList is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) UpdateList(context.Context, *connect.Request[v1.UpdateListRequest]) (*connect.Response[v1.UpdateListResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateList is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) UpdateCheck(context.Context, *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateCheck is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) UpdateSet(context.Context, *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateSet is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateHistory is not implemented"))
 }

@@ -1,0 +1,358 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bailey/update/release"
+	"bailey/update/trust"
+)
+
+// Repository is where releases come from; *trust.Client through Trusted.
+type Repository interface {
+	// Look verifies what there is now. The View is to be closed.
+	Look(ctx context.Context) (View, error)
+}
+
+// View is what a repository said at one moment.
+type View interface {
+	Plan(ctx context.Context, streams ...release.Stream) (trust.Plan, error)
+	Download(ctx context.Context, t trust.Target, dir string) (string, error)
+	Close()
+}
+
+// Trusted is a Repository.
+type Trusted struct{ *trust.Client }
+
+// Look is Refresh.
+func (t Trusted) Look(ctx context.Context) (View, error) {
+	v, err := t.Refresh(ctx)
+	if err != nil {
+		return nil, err // not a View that holds nil
+	}
+	return v, nil
+}
+
+// ErrNotInstalled says that the host has no such product.
+var ErrNotInstalled = errors.New("it is not installed")
+
+// ErrBusy says that the host does something of the kind already.
+var ErrBusy = errors.New("busy")
+
+// Host runs the machine's products. Its methods are called from several goroutines; each returns when ctx ends.
+type Host interface {
+	// Installed returns the host's name for the release of a product that is installed, and its folder, which is not to be changed.
+	Installed(product string) (name, folder string, err error)
+	// Plan says what a product folder is, and what it asks for beyond what is granted.
+	Plan(ctx context.Context, folder string) (Plan, error)
+	// Rehearse tries a product folder without installing it.
+	Rehearse(ctx context.Context, folder, name string) (Rehearsal, error)
+	// Install puts a product folder in force, with all that it asks for, and returns when it runs. What is in force already is not an error.
+	Install(ctx context.Context, product, folder, name string) error
+	// Back puts the release before in force again, if name is in force now.
+	Back(ctx context.Context, product, name string) error
+	// Watch returns a function that says what harm the release has done since, empty if none. It is called often.
+	Watch(product, name string) (harm func() string, err error)
+}
+
+// Plan is what a product folder is.
+type Plan struct {
+	Product string
+	Version string
+	Name    string   // the host's for this very content
+	Asks    []string // beyond what is granted
+}
+
+// Rehearsal is what came of trying a release.
+type Rehearsal struct {
+	Passed  bool
+	Reasons []string
+	Report  json.RawMessage
+}
+
+// Config is what a Client works with. Dir, Repository, Host and Streams have no default.
+type Config struct {
+	Dir        string
+	Repository Repository
+	Host       Host
+	Streams    []release.Stream
+	Platform   release.Version // Bailey's own; zero: what requires a platform is not installed
+	OS         string          // os/arch of this machine
+
+	Interval time.Duration // between two looks; default 5 min
+	Lease    time.Duration // how old a look may be when a release gets its say; default 1 h
+	Watch    time.Duration // how long a release is watched unless it says so itself; default 10 min
+	Defer    time.Duration // how long a release must have been offered
+	Manual   bool          // every release waits for the operator's word
+	Now      func() time.Time
+	OnMove   func(Move) // told of every move, in order for each stream; may be nil
+}
+
+const (
+	watchPoll   = 25 * time.Millisecond // how often a release that is watched is looked at
+	firstRetry  = 10 * time.Second
+	lastRetry   = 15 * time.Minute
+	maxAttempts = 12
+	// A stream that goes wrong so often in a day is left at its last good release until the operator has looked.
+	maxFailures = 3
+	failuresFor = 24 * time.Hour
+)
+
+// Client brings releases in. Safe for concurrent use after New.
+type Client struct {
+	cfg     Config
+	streams []*stream
+	look    chan struct{} // holds one token when a look is wanted
+	history history
+
+	mu     sync.Mutex
+	looked Look
+}
+
+// Look is what came of the newest look at the repository.
+type Look struct {
+	At      time.Time `json:"at,omitzero"`       // when one succeeded
+	Tried   time.Time `json:"tried,omitzero"`    // when one was tried
+	Problem string    `json:"problem,omitempty"` // of the newest try
+	Expires time.Time `json:"expires,omitzero"`  // when what was seen stops being news
+}
+
+// stream is one stream with what is known of it.
+type stream struct {
+	id   release.Stream
+	wake chan struct{}
+
+	mu     sync.Mutex
+	record Record
+	offers []trust.Offer // of the newest look
+	policy map[string]string
+	why    string        // why no offer is taken
+	harm   func() string // of the release that is watched
+}
+
+// New reads what is known of the streams.
+func New(cfg Config) (*Client, error) {
+	if cfg.Dir == "" || cfg.Repository == nil || cfg.Host == nil || len(cfg.Streams) == 0 {
+		return nil, errors.New("make the update client: a directory, a repository, a host and streams are needed")
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&cfg.Interval, 5*time.Minute)
+	def(&cfg.Lease, time.Hour)
+	def(&cfg.Watch, 10*time.Minute)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Client{cfg: cfg, look: make(chan struct{}, 1), history: history{path: filepath.Join(cfg.Dir, historyFile)}}
+	for _, d := range []string{"", streamsDir, stagedDir, basesDir, downloadsDir} {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("make the update client: %w", err)
+		}
+	}
+	seen := map[string]release.Stream{}
+	for _, id := range cfg.Streams {
+		if err := id.Check(); err != nil {
+			return nil, fmt.Errorf("make the update client: %w", err)
+		}
+		if other, ok := seen[id.Product]; ok && other.Vendor != id.Vendor {
+			return nil, fmt.Errorf("make the update client: %s and %s are of one product's name and two vendors", other, id)
+		}
+		seen[id.Product] = id
+		s := &stream{id: id, wake: make(chan struct{}, 1)}
+		var err error
+		if s.record, err = c.read(id); err != nil {
+			return nil, fmt.Errorf("make the update client: %w", err)
+		}
+		c.streams = append(c.streams, s)
+	}
+	return c, nil
+}
+
+// Run looks at the repository every Interval and takes every update as far as it goes, until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, s := range c.streams {
+		all.Go(func() { c.follow(ctx, s) })
+	}
+	for {
+		c.Refresh(ctx)
+		t := time.NewTimer(c.cfg.Interval)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		case <-c.look:
+			t.Stop()
+		}
+	}
+}
+
+// Check makes Run look at the repository now.
+func (c *Client) Check() { poke(c.look) }
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// follow takes one stream's updates as far as they go, until ctx ends.
+func (c *Client) follow(ctx context.Context, s *stream) {
+	for ctx.Err() == nil {
+		next := c.Step(ctx, s.id)
+		var due <-chan time.Time
+		var t *time.Timer
+		if !next.IsZero() {
+			t = time.NewTimer(max(time.Until(next), 0))
+			due = t.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-due:
+		}
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// find returns a stream that is followed.
+func (c *Client) find(id release.Stream) (*stream, error) {
+	i := slices.IndexFunc(c.streams, func(s *stream) bool { return s.id == id })
+	if i < 0 {
+		var known []string
+		for _, s := range c.streams {
+			known = append(known, s.id.String())
+		}
+		return nil, fmt.Errorf("%w: %s; followed are %s", ErrUnknown, id, strings.Join(known, ", "))
+	}
+	return c.streams[i], nil
+}
+
+// ErrUnknown is the class of a stream that is not followed.
+var ErrUnknown = errors.New("no such stream")
+
+// Step does what is to be done now for a stream, one step, and returns when to call again: zero for not before something changes. Only one
+// goroutine steps a stream.
+func (c *Client) Step(ctx context.Context, id release.Stream) (next time.Time) {
+	s, err := c.find(id)
+	if err != nil {
+		return time.Time{}
+	}
+	s.mu.Lock()
+	u := s.record.Current
+	if u == nil || u.State.Ended() || steps[u.State] == nil {
+		s.mu.Unlock()
+		return time.Time{}
+	}
+	if now := c.cfg.Now(); u.Next.After(now) {
+		defer s.mu.Unlock()
+		return u.Next
+	}
+	j := &job{stream: s, record: s.record, update: *u}
+	s.mu.Unlock()
+
+	out, err := c.attempt(ctx, j)
+	if ctx.Err() != nil {
+		return time.Time{} // what was found out on the way down is not to be trusted
+	}
+	return c.apply(s, &j.update, out, err)
+}
+
+// attempt runs a step; what panics in it is an error of the step.
+func (c *Client) attempt(ctx context.Context, j *job) (out outcome, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a fault of the update client itself: %v", p)
+		}
+	}()
+	return steps[j.update.State](c, ctx, j)
+}
+
+// apply writes down what came of a step that began with was.
+func (c *Client) apply(s *stream, was *Update, out outcome, err error) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := c.cfg.Now()
+	u := s.record.Current
+	if u == nil || u.State != was.State || u.Offer.Path != was.Offer.Path || !u.Began.Equal(was.Began) {
+		return now // the operator, or a look, did something else meanwhile
+	}
+	if err != nil {
+		out = c.again(u, err, now)
+	}
+	out.check(u.State)
+	if out.edit != nil {
+		out.edit(u)
+	}
+	if out.to == "" {
+		changed := u.Reason != out.reason || out.edit != nil || err != nil
+		u.Reason, u.Next = out.reason, out.at
+		if changed {
+			c.save(s)
+		}
+		return out.at
+	}
+	c.enter(s, out.to, out.reason)
+	return now
+}
+
+// again is the outcome of a step that failed: once more later, and at last not any more.
+func (c *Client) again(u *Update, err error, now time.Time) outcome {
+	n := u.Attempts + 1
+	if errors.Is(err, ErrBusy) {
+		n = u.Attempts // somebody else's doing
+	}
+	if n >= maxAttempts && u.State.before() {
+		return move(Refused, "it failed %d times, the last time: %v", n, err)
+	}
+	wait := lastRetry
+	if n < 8 {
+		wait = min(firstRetry<<max(n-1, 0), lastRetry)
+	}
+	if u.State == RollBack {
+		wait = min(wait, firstRetry)/10 + 1 // the machine is worse off until then
+	}
+	return stay(now.Add(jitter(wait)), "tried again: %v", err).with(func(u *Update) { u.Attempts = n })
+}
+
+// enter brings the present update into a state and writes it down. Caller holds s.mu.
+func (c *Client) enter(s *stream, to State, reason string) {
+	u, now := s.record.Current, c.cfg.Now()
+	m := Move{Time: now, Stream: s.id.String(), Version: u.version(), From: u.State, To: to, Reason: reason}
+	u.State, u.Reason, u.Changed, u.Attempts, u.Next = to, reason, now, 0, time.Time{}
+	if to != Watch {
+		s.harm = nil
+	}
+	if to.Ended() {
+		c.conclude(s)
+	}
+	c.save(s)
+	c.told(s, m)
+	poke(s.wake)
+}
+
+// told passes a move on.
+func (c *Client) told(s *stream, m Move) {
+	if err := c.history.add(m); err != nil {
+		s.record.Problem = err.Error()
+	}
+	if c.cfg.OnMove != nil {
+		c.cfg.OnMove(m)
+	}
+}

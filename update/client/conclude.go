@@ -1,0 +1,69 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bailey/internal/durable"
+	"bailey/update/release"
+)
+
+// conclude takes note of how an update ended. Caller holds s.mu and saves the record.
+func (c *Client) conclude(s *stream) {
+	r, u, now := &s.record, s.record.Current, c.cfg.Now()
+	switch u.State {
+	case Committed:
+		r.Installed, r.Epoch = u.version(), max(r.Epoch, u.Offer.Release.Epoch)
+		last := *u
+		last.Rehearsal = nil
+		r.Last = &last
+		if err := c.keepBase(s.id); err != nil {
+			r.Problem = err.Error() // deltas do not fit, and whole bundles do
+		}
+	case Refused, RolledBack:
+		r.Bad[u.version()] = fmt.Sprintf("%s: %s", u.State, u.Reason)
+		r.Failures = append(r.Failures, now)
+		for len(r.Failures) > 0 && now.Sub(r.Failures[0]) > failuresFor {
+			r.Failures = r.Failures[1:]
+		}
+		if len(r.Failures) >= maxFailures && r.Frozen == "" {
+			r.Frozen = fmt.Sprintf("%d releases went wrong within a day, the last: %s", len(r.Failures), u.Reason)
+		}
+	}
+	if err := c.clear(s.id, u); err != nil {
+		r.Problem = err.Error()
+	}
+}
+
+// keepBase keeps the files of what was just committed.
+func (c *Client) keepBase(id release.Stream) error {
+	base, staged := c.base(id), c.staged(id)
+	if _, err := os.Stat(filepath.Join(staged, manifestFile)); err != nil {
+		return nil // it was kept before a power cut
+	}
+	return errors.Join(
+		os.RemoveAll(base), os.MkdirAll(base, 0o700),
+		os.Rename(filepath.Join(staged, filesDir), filepath.Join(base, filesDir)),
+		os.Rename(filepath.Join(staged, manifestFile), filepath.Join(base, manifestFile)),
+		durable.SyncDir(base),
+	)
+}
+
+// clear removes what an update that ended has on the disk.
+func (c *Client) clear(id release.Stream, u *Update) error {
+	err := os.RemoveAll(c.staged(id))
+	if u.Bundle != "" {
+		if rerr := os.Remove(u.Bundle); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return err
+}
+
+// forget drops failures and bad versions, so that everything is tried anew. Caller holds s.mu.
+func (r *Record) forget() {
+	r.Frozen, r.Failures, r.Bad = "", []time.Time{}, map[string]string{}
+}

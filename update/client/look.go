@@ -1,0 +1,175 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"bailey/update/release"
+	"bailey/update/trust"
+)
+
+// Refresh looks at the repository once: what is offered that is to be had becomes an update, and what is to be fetched is.
+func (c *Client) Refresh(ctx context.Context) {
+	err := c.lookOnce(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looked.Tried, c.looked.Problem = c.cfg.Now(), ""
+	if err != nil && ctx.Err() == nil {
+		c.looked.Problem = err.Error()
+	}
+}
+
+func (c *Client) lookOnce(ctx context.Context) error {
+	v, err := c.cfg.Repository.Look(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	plan, err := v.Plan(ctx, c.cfg.Streams...)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.looked.At, c.looked.Expires = c.cfg.Now(), plan.Expires
+	c.mu.Unlock()
+	for i, sp := range plan.Streams {
+		s := c.streams[i]
+		s.mu.Lock()
+		c.consider(s, &sp, &plan.Policy)
+		s.mu.Unlock()
+	}
+	for _, s := range c.streams {
+		if err := c.fetch(ctx, v, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Looked returns what came of the newest look.
+func (c *Client) Looked() Look {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looked
+}
+
+// consider takes in what a stream offers now. Caller holds s.mu.
+func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Policy) {
+	s.why = sp.Problem
+	if sp.Problem != "" {
+		return
+	}
+	s.offers = sp.Offers
+	s.policy = map[string]string{}
+	for _, d := range policy.Disabled {
+		if d.Vendor == s.id.Vendor && d.Product == s.id.Product && d.Kind == s.id.Kind {
+			s.policy[d.Version.String()] = d.Reason
+		}
+	}
+	now := c.cfg.Now()
+	seen := map[string]time.Time{}
+	for _, o := range sp.Offers {
+		v := o.Release.Version.String()
+		seen[v] = now
+		if at, ok := s.record.Seen[v]; ok {
+			seen[v] = at
+		}
+	}
+	s.record.Seen = seen
+	if s.record.Installed == "" {
+		s.record.Installed = c.found(s.id)
+	}
+	offer, why := c.choose(s)
+	s.why = why
+	u := s.record.Current
+	switch {
+	case offer == nil:
+		if u != nil && u.State.before() && !c.stillWanted(s, u) {
+			c.enter(s, Superseded, "it is not offered any more")
+		}
+		return
+	case u != nil && !u.State.Ended() && !u.State.before():
+		s.why = "another is being watched"
+		return
+	case u != nil && u.State.before() && u.Offer.SHA256 == offer.SHA256:
+		return
+	case u != nil && u.State.before():
+		c.enter(s, Superseded, "by "+offer.Release.Version.String())
+	}
+	s.record.Current = &Update{Offer: *offer, State: Fetch, Began: now, Changed: now, Replaces: s.record.Installed}
+	c.save(s)
+	c.told(s, Move{Time: now, Stream: s.id.String(), Version: offer.Release.Version.String(), To: Fetch, Reason: "it is offered"})
+	poke(s.wake)
+}
+
+// stillWanted reports whether an update is of a release that is offered and not disabled. Caller holds s.mu.
+func (c *Client) stillWanted(s *stream, u *Update) bool {
+	if _, bad := s.policy[u.version()]; bad {
+		return false
+	}
+	return slices.ContainsFunc(s.offers, func(o trust.Offer) bool { return o.SHA256 == u.Offer.SHA256 })
+}
+
+// found is the version of what is installed already, as far as it says so.
+func (c *Client) found(id release.Stream) string {
+	if id.Kind != release.Code {
+		return ""
+	}
+	_, folder, err := c.cfg.Host.Installed(id.Product)
+	if err != nil {
+		return ""
+	}
+	p, err := c.cfg.Host.Plan(context.Background(), folder)
+	if err != nil {
+		return ""
+	}
+	if _, err := release.ParseVersion(p.Version); err != nil {
+		return ""
+	}
+	return p.Version
+}
+
+// fetch downloads what a stream waits for. The error is of ctx: what is wrong with one stream does not end the look.
+func (c *Client) fetch(ctx context.Context, v View, s *stream) error {
+	s.mu.Lock()
+	u := s.record.Current
+	if u == nil || u.State != Fetch || u.Next.After(c.cfg.Now()) {
+		s.mu.Unlock()
+		return nil
+	}
+	was := *u
+	target, base := c.way(s)
+	s.mu.Unlock()
+	path, err := v.Download(ctx, target, filepath.Join(c.cfg.Dir, downloadsDir))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.apply(s, &was, move(Stage, "%d bytes were fetched", target.Length).with(func(u *Update) { u.Bundle, u.Base = path, base }), err)
+	return nil
+}
+
+// way returns what to download: a delta where one begins at what is here, else the bundle. Caller holds s.mu.
+func (c *Client) way(s *stream) (t trust.Target, base string) {
+	u := s.record.Current
+	for _, d := range u.Offer.Deltas {
+		if v := d.Base.String(); !u.NoDelta && v == s.record.Installed && c.hasBase(s.id, v) {
+			return d.Target, v
+		}
+	}
+	return u.Offer.Target, ""
+}
+
+// fresh is nil when the newest look is young enough for a release to get its say on.
+func (c *Client) fresh() error {
+	l := c.Looked()
+	if l.At.IsZero() {
+		return fmt.Errorf("the repository was not looked at since the start: %s", l.Problem)
+	}
+	if age := c.cfg.Now().Sub(l.At); age > c.cfg.Lease {
+		return fmt.Errorf("the repository was not seen for %v, and what it said then may be taken back by now: %s", age.Round(time.Second), l.Problem)
+	}
+	return nil
+}
