@@ -58,7 +58,7 @@ fuzz: ## run every fuzz test for FUZZTIME (30s) each
 vm: ## run the kernel-facing tests as root in Debian's kernels under QEMU, write docs/tamper.md, then boot, reboot and power cuts of a whole Debian
 	@sh tools/setup.sh test
 	@$(GO) run ./test/vm -tamper docs/tamper.md
-	@BAILEY_VM_LONG=1 $(GO) test -p 1 -count=1 -timeout 40m ./test/vm/...
+	@BAILEY_VM_AT_ONCE=$${BAILEY_VM_AT_ONCE:-$$(nproc)} BAILEY_VM_LONG=1 $(GO) test -p 1 -count=1 -timeout 40m ./test/vm/...
 
 package: ## build the deb and the rpm in dist
 	@$(MAKE) --no-print-directory build

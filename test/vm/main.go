@@ -1,5 +1,5 @@
 // Command vm runs the kernel-facing tests of this repository as root in virtual machines with Debian's stock kernels: a matrix of
-// machines, one after the other, because each takes the whole of a small host. It is not for timing.
+// machines, as many at once as BAILEY_VM_AT_ONCE says. It is not for timing.
 //
 // Invariant: it succeeds only when every guest itself reported the end of every test; failed tests, a panic, a hang and a starved
 // guest are told apart.
@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -71,30 +72,41 @@ func run(ctx context.Context, o options, packages []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(b.work) }()
-	var failed []string
-	ran := 0
-	var summary strings.Builder
-	for _, m := range matrix {
-		if o.machine != "" && !slices.Contains(strings.Split(o.machine, ","), m.name) || o.short && !m.always || ctx.Err() != nil {
-			continue
-		}
-		ran++
-		begin, result := time.Now(), "ok"
-		if err := b.try(ctx, m, packages); err != nil {
-			result = "FAILED"
-			failed = append(failed, m.name)
-			fmt.Printf("vm: %s: %v\nvm: all that it said is in %s/%s.report and .console\n", m.name, err, b.o.cache, m.name)
-		}
-		fmt.Fprintf(&summary, "vm: %-12s %-6s %5.0f s\n", m.name, result, time.Since(begin).Seconds())
-	}
-	if ran == 0 {
+	chosen := slices.DeleteFunc(slices.Clone(matrix), func(m machine) bool {
+		return o.machine != "" && !slices.Contains(strings.Split(o.machine, ","), m.name) || o.short && !m.always
+	})
+	if len(chosen) == 0 {
 		return fmt.Errorf("no machine is called %q: see -list", o.machine)
 	}
-	fmt.Print(summary.String())
+	summary := make([]string, len(chosen))
+	errs := make([]error, len(chosen))
+	places := make(chan struct{}, qemu.AtOnce())
+	var all sync.WaitGroup
+	for i, m := range chosen {
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			begin, result := time.Now(), "ok"
+			if errs[i] = b.try(ctx, m, packages); errs[i] != nil {
+				result = "FAILED"
+				fmt.Printf("vm: %s: %v\nvm: all that it said is in %s/%s.report and .console\n", m.name, errs[i], b.o.cache, m.name)
+			}
+			summary[i] = fmt.Sprintf("vm: %-12s %-6s %5.0f s\n", m.name, result, time.Since(begin).Seconds())
+		})
+	}
+	all.Wait()
+	fmt.Print(strings.Join(summary, ""))
+	var failed []string
+	for i, m := range chosen {
+		if errs[i] != nil {
+			failed = append(failed, m.name)
+		}
+	}
 	if len(failed) > 0 { // then the page would be wrong
-		return fmt.Errorf("%d of %d machines failed: %s", len(failed), ran, strings.Join(failed, ", "))
+		return fmt.Errorf("%d of %d machines failed: %s", len(failed), len(chosen), strings.Join(failed, ", "))
 	}
 	if o.tamper != "" {
+		slices.SortFunc(b.attacks, func(a, b attackRun) int { return strings.Compare(a.version, b.version) })
 		return writeTamper(o.tamper, b.attacks)
 	}
 	return nil
@@ -102,8 +114,10 @@ func run(ctx context.Context, o options, packages []string) error {
 
 // bench is what all machines share: the guest's init, and what was built for one and runs on all.
 type bench struct {
-	o           options
-	work, init  string
+	o          options
+	work, init string
+
+	mu          sync.Mutex // held while something is built, and for what is below
 	accelerator string
 	tests       map[string]testProgram // built
 	attacks     []attackRun            // on the guard, by machine
@@ -133,30 +147,45 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 
 // try runs one machine, and once more where it was not given a fair chance.
 func (b *bench) try(ctx context.Context, m machine, packages []string) error {
-	k, err := kernel.Get(ctx, b.o.cache, m.kernel)
+	c, err := b.prepare(ctx, m, packages)
 	if err != nil {
 		return err
 	}
-	if b.accelerator == "" {
-		if b.accelerator, err = qemu.Accelerator(ctx, b.o.cache, b.init, k); err != nil {
-			return err
-		}
-	}
-	tests, err := b.build(ctx, m.choose(packages, b.o.run))
-	if err != nil {
-		return err
-	}
-	c := qemu.Config{Kernel: k, Initrd: filepath.Join(b.work, "initramfs"), Dir: b.work, LSM: m.lsm, Accelerator: b.accelerator, Memory: b.o.memory, Silence: b.o.silence}
-	if err := b.pack(ctx, c.Initrd, k, tests, m.skipped()); err != nil {
-		return fmt.Errorf("make the initramfs: %w", err)
-	}
-	fmt.Printf("vm: %s: %d test programs in Linux %s (%s)\n", m.name, len(tests), k.Release, b.accelerator)
 	err = b.boot(ctx, c, m)
 	if qemu.Again(err) {
 		fmt.Printf("vm: %v\nvm: once more\n", err)
 		err = b.boot(ctx, c, m)
 	}
 	return err
+}
+
+// prepare builds a machine's tests and packs them into its initramfs.
+func (b *bench) prepare(ctx context.Context, m machine, packages []string) (c qemu.Config, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k, err := kernel.Get(ctx, b.o.cache, m.kernel)
+	if err != nil {
+		return c, err
+	}
+	if b.accelerator == "" {
+		if b.accelerator, err = qemu.Accelerator(ctx, b.o.cache, b.init, k); err != nil {
+			return c, err
+		}
+	}
+	tests, err := b.build(ctx, m.choose(packages, b.o.run))
+	if err != nil {
+		return c, err
+	}
+	dir := filepath.Join(b.work, m.name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return c, err
+	}
+	c = qemu.Config{Kernel: k, Initrd: filepath.Join(dir, "initramfs"), Dir: dir, LSM: m.lsm, Accelerator: b.accelerator, Memory: b.o.memory, Silence: b.o.silence}
+	if err := b.pack(ctx, c.Initrd, k, tests, m.skipped()); err != nil {
+		return c, fmt.Errorf("make the initramfs: %w", err)
+	}
+	fmt.Printf("vm: %s: %d test programs in Linux %s (%s)\n", m.name, len(tests), k.Release, b.accelerator)
+	return c, nil
 }
 
 // boot starts the machine, waits for its end, and judges the report.
@@ -171,7 +200,7 @@ func (b *bench) boot(ctx context.Context, c qemu.Config, m machine) error {
 	if b.o.verbose {
 		fmt.Print(end.Report)
 	}
-	fmt.Print(results(end.Report))
+	fmt.Printf("vm: %s:\n%s", m.name, results(end.Report))
 	if err := b.keep(m.name, end); err != nil {
 		return err
 	}

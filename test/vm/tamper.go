@@ -56,6 +56,8 @@ func (b *bench) noteAttacks(release, report string) error {
 	}
 	major, rest, _ := strings.Cut(release, ".")
 	minor, _, _ := strings.Cut(rest, ".")
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.attacks = append(b.attacks, attackRun{version: major + "." + minor, release: release, rows: rows})
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 // TestBootAndReboot: systemd starts the agent, which protects; after a reboot, which it does not hold up, it does so by itself.
 func TestBootAndReboot(t *testing.T) {
+	besideOthers(t)
 	for _, k := range []kernel.Source{kernel.Debian12, kernel.Newest} {
 		t.Run(k.String(), func(t *testing.T) {
 			p := start(t, k)

@@ -123,6 +123,7 @@ func withDebs(t *testing.T, o machine.Options) protected {
 // TestDeb: dpkg installs the package on a running machine, replaces it by a later one while programs are judged, and leaves nothing
 // of it after a purge. In between an agent that does not start holds no boot up.
 func TestDeb(t *testing.T) {
+	besideOthers(t)
 	p := withDebs(t, machine.Options{Kernel: kernel.Debian12})
 	before := p.Must(everything)
 	t.Log(p.Must("dpkg -i " + deb))

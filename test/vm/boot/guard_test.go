@@ -26,6 +26,7 @@ type operator struct {
 // TestGuardedService: with the guard on, root stops, replaces and removes the service only with a token; everything else that a machine
 // does, and a shutdown above all, takes no longer than without Bailey; and who has the console gets past a lost key.
 func TestGuardedService(t *testing.T) {
+	besideOthers(t)
 	p := withDebs(t, machine.Options{Kernel: kernel.Debian12})
 	before := p.Must(everything)
 	var without, with times

@@ -11,6 +11,7 @@ import (
 	"bailey/test/vm/initramfs"
 	"bailey/test/vm/kernel"
 	"bailey/test/vm/machine"
+	"bailey/test/vm/qemu"
 )
 
 // unit starts the agent as simply as systemd can.
@@ -32,6 +33,13 @@ const (
 
 // long reports whether there is time for what make test has none for: `make vm` has.
 func long() bool { return os.Getenv("BAILEY_VM_LONG") != "" }
+
+// besideOthers has a test run beside the others where machines may.
+func besideOthers(t *testing.T) {
+	if qemu.AtOnce() > 1 {
+		t.Parallel()
+	}
+}
 
 // protected is a machine with an agent and a product that judges.
 type protected struct {

@@ -28,6 +28,7 @@ func TestKilledForMemory(t *testing.T) {
 	if !long() {
 		t.Skip("`make vm` runs it")
 	}
+	besideOthers(t)
 	ruler := rig.Spec{
 		Name: "ruler", Request: `rules = ["exec", "unlink_rename"]`, Limits: "memory = \"64MiB\"\n",
 		Settings: map[string]string{"rules": "bad exec 1h file=" + bad + "; kept unlink_rename 1h below=" + kept},

@@ -11,6 +11,7 @@ import (
 // TestPowerCut: the power goes while the journal and the recorder are written. Every action that was acknowledged is in the journal,
 // the last one a moment before included; what happened ten seconds before is in the record; and the next boot protects.
 func TestPowerCut(t *testing.T) {
+	besideOthers(t)
 	const rounds, actions = 3, 3
 	p := start(t, kernel.Debian12)
 	p.protects("at first")

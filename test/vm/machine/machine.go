@@ -101,7 +101,7 @@ func (m *Machine) make() error {
 	if err != nil {
 		return err
 	}
-	m.c = qemu.Config{Kernel: k, Initrd: filepath.Join(work, "initramfs"), Dir: work, LSM: m.o.LSM, Accelerator: accelerator, Memory: m.o.Memory,
+	m.c = qemu.Config{Kernel: k, Initrd: filepath.Join(work, "initramfs"), Dir: work, LSM: m.o.LSM, Accelerator: accelerator, OneThread: true, Memory: m.o.Memory,
 		Append: commandLine(m.o.Append), Disk: filepath.Join(work, "disk.qcow2"), Silence: time.Minute}
 	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", m.c.Disk).CombinedOutput()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package qemu runs virtual machines, one at a time, and says how each ended. It knows neither tests nor distributions.
+// Package qemu runs virtual machines, one at a time unless AtOnce says otherwise, and says how each ended. It knows neither tests nor distributions.
 //
 // Invariant: a kernel that panics, a machine that hangs and a machine that the host starves are told apart, each within a limit,
 // and no machine outlives the program that started it.
@@ -32,6 +32,10 @@ type Config struct {
 	Accelerator string // "kvm" or "tcg", see Accelerator
 	Memory      int    // MiB
 	Disk        string // a qcow2 image, /dev/vda; empty: none
+	// OneThread has tcg emulate both processors in turn. A boot takes a sixth longer, and work that keeps both busy two thirds. With a
+	// thread each the emulator can lose what a kernel writes into its own code while the other processor runs there: one boot of a whole
+	// system in some dozens hung or panicked in the scheduler, where its limits are switched on.
+	OneThread bool
 	// Deterministic is a machine with one emulated processor whose time is what it executes: figures measured in it repeat, whatever the
 	// host does meanwhile, and say nothing about real processors. It needs the accelerator tcg.
 	Deterministic bool
@@ -57,15 +61,48 @@ type End struct {
 	Err             error // ErrPanic, ErrHang, ErrStillborn, ErrStarved, or that of the context; nil when the guest ended by itself
 }
 
-// Start starts a machine when no other is running: two starve each other. The context's end is the machine's.
-func Start(ctx context.Context, c Config) (*Machine, error) {
-	lock, err := os.Create(filepath.Join(os.TempDir(), "bailey-vm.lock"))
+// AtOnceEnv says how many machines may run at once, of all programs of this host that have one temporary directory.
+const AtOnceEnv = "BAILEY_VM_AT_ONCE"
+
+// AtOnce is how many machines run at once: one, unless the environment says more. One with OneThread takes one processor.
+func AtOnce() int {
+	n, err := strconv.Atoi(os.Getenv(AtOnceEnv))
 	if err != nil {
-		return nil, fmt.Errorf("make the lock: %w", err)
+		return 1
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("wait for the other machine to end: %w", err)
+	return max(n, 1)
+}
+
+// place waits until fewer machines than may run at once do, and takes their place. Its closing gives it back.
+func place(ctx context.Context) (*os.File, error) {
+	for {
+		for i := range AtOnce() {
+			lock, err := os.Create(filepath.Join(os.TempDir(), fmt.Sprintf("bailey-vm-%d.lock", i)))
+			if err != nil {
+				return nil, fmt.Errorf("make the lock: %w", err)
+			}
+			err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+			if err == nil {
+				return lock, nil
+			}
+			lock.Close()
+			if !errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, fmt.Errorf("wait for another machine to end: %w", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Start starts a machine as soon as there is a place for one. The context's end is the machine's.
+func Start(ctx context.Context, c Config) (*Machine, error) {
+	lock, err := place(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for _, left := range []string{"console", "report", "pulse"} { // of the boot before
 		_ = os.Remove(filepath.Join(c.Dir, left))
@@ -87,6 +124,10 @@ func (c Config) args() []string {
 	if c.Accelerator != "kvm" {
 		cpu, line = "max", " no_timer_check tsc=reliable lpj=4000000"
 	}
+	accelerator := c.Accelerator
+	if accelerator == "tcg" && c.OneThread {
+		accelerator = "tcg,thread=single"
+	}
 	processors := "2"
 	if c.Deterministic {
 		processors = "1"
@@ -95,7 +136,7 @@ func (c Config) args() []string {
 		line += " nokaslr norandmaps"
 	}
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=" + c.Accelerator, "-cpu", cpu, "-smp", processors, "-m", strconv.Itoa(c.Memory), "-kernel", c.Kernel.Image, "-initrd", c.Initrd,
+		"-machine", "q35", "-accel", accelerator, "-cpu", cpu, "-smp", processors, "-m", strconv.Itoa(c.Memory), "-kernel", c.Kernel.Image, "-initrd", c.Initrd,
 		"-append", "console=ttyS0 quiet panic=-1 oops=panic unknown_nmi_panic mitigations=off cryptomgr.notests lsm=" + c.LSM + line + " " + c.Append,
 		"-serial", "file:console",
 		"-chardev", "socket,id=report,path=report.sock,server=on,wait=off,logfile=report", "-serial", "chardev:report",
