@@ -22,6 +22,11 @@ const rehearsedBytes = 8 << 20
 func (o *operator) Rehearse(ctx context.Context, path, approved string, say func(*controlv1.RehearsalProgress) error) (*controlv1.Rehearsal, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	select { // before that nothing is known to be critical
+	case <-o.critical.Tried():
+	case <-ctx.Done():
+		return nil, fault(ctx.Err())
+	}
 	plan, err := o.products.Plan(ctx, path)
 	if err != nil {
 		return nil, fault(err)

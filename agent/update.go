@@ -124,12 +124,16 @@ var _ client.Host = (*updateHost)(nil)
 func newUpdateHost(a *Agent) *updateHost { return &updateHost{a: a, bases: map[string]base{}} }
 
 // Installed returns the release that is installed, and its folder.
-func (h *updateHost) Installed(name string) (string, string, error) {
+func (h *updateHost) Installed(name string) (client.Installed, error) {
 	v, err := h.a.products.Show(name)
 	if errors.Is(err, product.ErrUnknown) {
-		return "", "", client.ErrNotInstalled
+		return client.Installed{}, client.ErrNotInstalled
 	}
-	return v.Release, v.Folder, err
+	in := client.Installed{Name: v.Release, Folder: v.Folder}
+	if v.Manifest != nil {
+		in.Version = v.Manifest.Version
+	}
+	return in, err
 }
 
 // Plan says what installing the folder would be.
@@ -181,9 +185,13 @@ func (h *updateHost) missed(name string) uint64 {
 	return p.Missed + p.Unsent
 }
 
-// Back puts the release before in force.
+// Back puts the release before in force; a product whose first release did harm is stopped.
 func (h *updateHost) Back(ctx context.Context, name, from string) error {
 	v, err := h.a.products.GoBack(ctx, name, from)
+	if errors.Is(err, product.ErrFirst) { // better none than this one
+		_, err = h.a.products.Stop(ctx, name)
+		return err
+	}
 	if err == nil {
 		h.a.ready.wait(ctx, v.Name)
 	}

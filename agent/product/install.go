@@ -293,7 +293,11 @@ func ownerOf(path string) uint32 {
 	return st.Uid
 }
 
-// GoBack makes the release before the current one, if that is from, and starts it; its grants come back with it.
+// ErrFirst says that a product has no release to go back to.
+var ErrFirst = errors.New("there is no release before it")
+
+// GoBack makes the release before the current one, if that is from, and starts it; its grants come back with it. Where there is none the
+// error is ErrFirst.
 func (m *Manager) GoBack(ctx context.Context, name, from string) (View, error) {
 	m.install.Lock()
 	u, err := m.unit(name)
@@ -317,7 +321,7 @@ func (u *unit) back(from string) error {
 	case present != from:
 		return nil
 	case previous == "":
-		return errors.New("there is no release before it")
+		return ErrFirst
 	}
 	if err := u.goBack(); err != nil {
 		return err

@@ -117,7 +117,7 @@ func (w *world) image(ctx context.Context) error {
 		if err := os.WriteFile(img+".new", nil, 0o600); err != nil {
 			return err
 		}
-		if err := os.Truncate(img+".new", 4<<30); err != nil {
+		if err := os.Truncate(img+".new", 8<<30); err != nil {
 			return err
 		}
 		if err := command(ctx, "mkfs."+w.fsType, "-q", "-F", "-N", "300000", img+".new"); err != nil {

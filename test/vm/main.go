@@ -177,7 +177,7 @@ func (b *bench) prepare(ctx context.Context, m machine, packages []string) (c qe
 		return c, err
 	}
 	dir := filepath.Join(b.work, m.name)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return c, err
 	}
 	c = qemu.Config{Kernel: k, Initrd: filepath.Join(dir, "initramfs"), Dir: dir, LSM: m.lsm, Accelerator: b.accelerator, Memory: b.o.memory, Silence: b.o.silence}

@@ -59,7 +59,7 @@ func (c *Client) unfit(s *stream, o *trust.Offer, leave bool) string {
 		return fmt.Sprintf("its epoch is %d, and %d was in force", d.Epoch, r.Epoch)
 	}
 	if s.id.Kind == release.Content {
-		if name, _, err := c.installed(s.id.Product); err != nil || name == "" {
+		if in, err := c.installed(s.id.Product); err != nil || in.Name == "" {
 			return "its product is not installed"
 		}
 	}

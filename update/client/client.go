@@ -49,8 +49,8 @@ var ErrBusy = errors.New("busy")
 
 // Host runs the machine's products. Its methods are called from several goroutines; each returns when ctx ends.
 type Host interface {
-	// Installed returns the host's name for the release of a product that is installed, and its folder, which is not to be changed.
-	Installed(product string) (name, folder string, err error)
+	// Installed returns what is installed of a product, or ErrNotInstalled.
+	Installed(product string) (Installed, error)
 	// Plan says what a product folder is, and what it asks for beyond what is granted.
 	Plan(ctx context.Context, folder string) (Plan, error)
 	// Rehearse tries a product folder without installing it.
@@ -61,6 +61,13 @@ type Host interface {
 	Back(ctx context.Context, product, name string) error
 	// Watch returns a function that says what harm the release has done since, empty if none. It is called often.
 	Watch(product, name string) (harm func() string, err error)
+}
+
+// Installed is a product as it is in force.
+type Installed struct {
+	Name    string // the host's, for this very content
+	Version string // its own word
+	Folder  string // not to be changed
 }
 
 // Plan is what a product folder is.
@@ -186,9 +193,15 @@ func (c *Client) Run(ctx context.Context) error {
 	for _, s := range c.streams {
 		all.Go(func() { c.follow(ctx, s) })
 	}
-	for {
-		c.Refresh(ctx)
-		t := time.NewTimer(c.cfg.Interval)
+	for failed := 0; ; {
+		wait := c.cfg.Interval
+		if c.Refresh(ctx) {
+			failed = 0
+		} else { // at a boot the network comes later
+			wait = min(wait, jitter(firstRetry<<min(failed, 8)))
+			failed++
+		}
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -11,8 +12,9 @@ import (
 	"bailey/update/trust"
 )
 
-// Refresh looks at the repository once: what is offered that is to be had becomes an update, and what is to be fetched is.
-func (c *Client) Refresh(ctx context.Context) {
+// Refresh looks at the repository once: what is offered that is to be had becomes an update, and what is to be fetched is. It reports whether
+// the repository could be looked at.
+func (c *Client) Refresh(ctx context.Context) bool {
 	err := c.lookOnce(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -20,6 +22,7 @@ func (c *Client) Refresh(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		c.looked.Problem = err.Error()
 	}
+	return err == nil
 }
 
 func (c *Client) lookOnce(ctx context.Context) error {
@@ -118,18 +121,14 @@ func (c *Client) found(id release.Stream) string {
 	if id.Kind != release.Code {
 		return ""
 	}
-	_, folder, err := c.cfg.Host.Installed(id.Product)
+	in, err := c.cfg.Host.Installed(id.Product)
 	if err != nil {
 		return ""
 	}
-	p, err := c.cfg.Host.Plan(context.Background(), folder)
-	if err != nil {
+	if _, err := release.ParseVersion(in.Version); err != nil {
 		return ""
 	}
-	if _, err := release.ParseVersion(p.Version); err != nil {
-		return ""
-	}
-	return p.Version
+	return in.Version
 }
 
 // fetch downloads what a stream waits for. The error is of ctx: what is wrong with one stream does not end the look.
@@ -165,11 +164,16 @@ func (c *Client) way(s *stream) (t trust.Target, base string) {
 // fresh is nil when the newest look is young enough for a release to get its say on.
 func (c *Client) fresh() error {
 	l := c.Looked()
-	if l.At.IsZero() {
-		return fmt.Errorf("the repository was not looked at since the start: %s", l.Problem)
+	age := c.cfg.Now().Sub(l.At)
+	var err error
+	switch {
+	case l.At.IsZero():
+		err = errors.New("the repository was not seen since the start")
+	case age > c.cfg.Lease:
+		err = fmt.Errorf("the repository was not seen for %v, and what it said then may be taken back by now", age.Round(time.Second))
 	}
-	if age := c.cfg.Now().Sub(l.At); age > c.cfg.Lease {
-		return fmt.Errorf("the repository was not seen for %v, and what it said then may be taken back by now: %s", age.Round(time.Second), l.Problem)
+	if err != nil && l.Problem != "" {
+		err = fmt.Errorf("%w: %s", err, l.Problem)
 	}
-	return nil
+	return err
 }

@@ -139,6 +139,9 @@ func (c *Client) Back(id release.Stream) error {
 		switch {
 		case u != nil && u.State == Watch:
 		case (u == nil || u.State.Ended()) && s.record.Last != nil && s.record.Last.Previous != "" && s.record.Last.version() == s.record.Installed:
+			if in, err := c.installed(id.Product); err != nil || in.Name != s.record.Last.Release {
+				return errors.Join(err, fmt.Errorf("%w: the product was changed since, to %s", ErrNothing, in.Name))
+			}
 			last := *s.record.Last
 			last.State, last.Began = Watch, c.cfg.Now()
 			s.record.Current, s.record.Last, s.record.Installed = &last, nil, last.Replaces

@@ -8,12 +8,12 @@ import (
 )
 
 // installed is the host's Installed, where a product that is not is no error.
-func (c *Client) installed(product string) (name, folder string, err error) {
-	name, folder, err = c.cfg.Host.Installed(product)
+func (c *Client) installed(product string) (Installed, error) {
+	in, err := c.cfg.Host.Installed(product)
 	if errors.Is(err, ErrNotInstalled) {
-		return "", "", nil
+		err = nil
 	}
-	return name, folder, err
+	return in, err
 }
 
 // promote puts the release in force, if it is still offered, and was a moment ago.

@@ -28,9 +28,9 @@ func (c *Client) rehearse(ctx context.Context, j *job) (outcome, error) {
 
 // changed says whether the product is another one than when the update was staged.
 func (c *Client) changed(j *job) (string, error) {
-	name, _, err := c.installed(j.stream.id.Product)
-	if err != nil || name == j.update.Previous || name == j.update.Release {
+	in, err := c.installed(j.stream.id.Product)
+	if err != nil || in.Name == j.update.Previous || in.Name == j.update.Release {
 		return "", err
 	}
-	return "the product was changed meanwhile, to " + name, nil
+	return "the product was changed meanwhile, to " + in.Name, nil
 }

@@ -86,11 +86,11 @@ func (c *Client) planned(ctx context.Context, j *job, folder string) (outcome, e
 	if id.Kind == release.Code && plan.Version != u.version() {
 		return move(Refused, "its product manifest says version %s", plan.Version), nil
 	}
-	previous, _, err := c.cfg.Host.Installed(id.Product)
-	if err != nil && !errors.Is(err, ErrNotInstalled) {
+	previous, err := c.installed(id.Product)
+	if err != nil {
 		return outcome{}, err
 	}
-	edit := func(u *Update) { u.Release, u.Previous, u.Asks = plan.Name, previous, plan.Asks }
+	edit := func(u *Update) { u.Release, u.Previous, u.Asks = plan.Name, previous.Name, plan.Asks }
 	to := move(Rehearse, "it is staged")
 	if !u.Approved && (c.cfg.Manual || len(plan.Asks) > 0) {
 		to = move(Approve, "%s", c.wants(plan.Asks))
@@ -131,7 +131,7 @@ func (c *Client) hasBase(id release.Stream, version string) bool {
 
 // compose makes the product's folder: the code of the one, the content of the other.
 func (c *Client) compose(id release.Stream, files, folder string) error {
-	_, installed, err := c.cfg.Host.Installed(id.Product)
+	installed, err := c.cfg.Host.Installed(id.Product)
 	content := filepath.Join(folder, ContentDir)
 	if id.Kind == release.Code {
 		if cerr := copyTree(files, folder, ""); cerr != nil {
@@ -146,7 +146,7 @@ func (c *Client) compose(id release.Stream, files, folder string) error {
 		if _, serr := os.Stat(content); serr == nil {
 			return nil // it brings its own
 		}
-		old := filepath.Join(installed, ContentDir)
+		old := filepath.Join(installed.Folder, ContentDir)
 		if _, serr := os.Stat(old); errors.Is(serr, fs.ErrNotExist) {
 			return nil
 		}
@@ -155,7 +155,7 @@ func (c *Client) compose(id release.Stream, files, folder string) error {
 	if err != nil {
 		return err
 	}
-	if err := copyTree(installed, folder, ContentDir); err != nil {
+	if err := copyTree(installed.Folder, folder, ContentDir); err != nil {
 		return err
 	}
 	return errors.Join(os.Mkdir(content, 0o755), copyTree(files, content, ""))

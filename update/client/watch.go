@@ -5,12 +5,12 @@ import "context"
 // watch looks whether the release does harm.
 func (c *Client) watch(_ context.Context, j *job) (outcome, error) {
 	s, u, now := j.stream, &j.update, c.cfg.Now()
-	name, _, err := c.installed(s.id.Product)
+	in, err := c.installed(s.id.Product)
 	if err != nil {
 		return outcome{}, err
 	}
-	if name != u.Release {
-		return move(RollBack, "the machine went back to %s by itself", name), nil
+	if in.Name != u.Release {
+		return move(RollBack, "the machine went back to %s by itself", in.Name), nil
 	}
 	s.mu.Lock()
 	harm := s.harm

@@ -203,12 +203,13 @@ func (m *machine) done(what string) error {
 	return nil
 }
 
-func (m *machine) Installed(string) (string, string, error) {
+func (m *machine) Installed(string) (Installed, error) {
 	if len(m.names) == 0 {
-		return "", "", ErrNotInstalled
+		return Installed{}, ErrNotInstalled
 	}
 	name := m.names[len(m.names)-1]
-	return name, filepath.Join(m.folders, name), nil
+	v, _, _ := strings.Cut(name, "-")
+	return Installed{Name: name, Version: v, Folder: filepath.Join(m.folders, name)}, nil
 }
 
 func (m *machine) Plan(_ context.Context, folder string) (Plan, error) {
@@ -282,12 +283,12 @@ func (w *world) preinstall(v, rules string) {
 // inForce returns the version and the rules of what is installed.
 func (w *world) inForce() string {
 	w.t.Helper()
-	_, folder, err := w.host.Installed("edr")
+	in, err := w.host.Installed("edr")
 	if err != nil {
 		return err.Error()
 	}
-	v, err := os.ReadFile(filepath.Join(folder, "version"))
-	rules, rerr := os.ReadFile(filepath.Join(folder, ContentDir, "rules"))
+	v, err := os.ReadFile(filepath.Join(in.Folder, "version"))
+	rules, rerr := os.ReadFile(filepath.Join(in.Folder, ContentDir, "rules"))
 	if err != nil || rerr != nil {
 		w.t.Fatal(err, rerr)
 	}
