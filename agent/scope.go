@@ -3,9 +3,9 @@ package agent
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"bailey/agent/config"
+	"bailey/internal/pathname"
 )
 
 // scope is where the operator's configuration admits questions about open at all.
@@ -24,9 +24,9 @@ func intersect(a, b []string) []string {
 	for _, x := range a {
 		for _, y := range b {
 			switch {
-			case below(x, y):
+			case pathname.Below(x, y):
 				out = append(out, x)
-			case below(y, x):
+			case pathname.Below(y, x):
 				out = append(out, y)
 			}
 		}
@@ -34,7 +34,7 @@ func intersect(a, b []string) []string {
 	slices.Sort(out)
 	out = slices.Compact(out)
 	return slices.DeleteFunc(slices.Clone(out), func(x string) bool {
-		return slices.ContainsFunc(out, func(y string) bool { return x != y && below(x, y) })
+		return slices.ContainsFunc(out, func(y string) bool { return x != y && pathname.Below(x, y) })
 	})
 }
 
@@ -47,12 +47,4 @@ func outside(granted, configured []string) []string {
 		}
 	}
 	return out
-}
-
-// below reports whether path is dir or lies below it.
-func below(path, dir string) bool {
-	if dir == "/" || path == dir {
-		return true
-	}
-	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

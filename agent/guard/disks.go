@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bailey/internal/kerneldev"
+	"bailey/internal/pathname"
 )
 
 // kernelDev returns a file's device number as the kernel has it inside (MKDEV in linux/kdev_t.h).
@@ -146,13 +147,9 @@ func sourceOf(mountinfo, path string) string {
 			continue
 		}
 		point := strings.ReplaceAll(l[4], `\040`, " ")
-		if within(path, point) && len(point) >= len(best) {
+		if pathname.Below(path, point) && len(point) >= len(best) {
 			best, source = point, r[1]
 		}
 	}
 	return source
-}
-
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

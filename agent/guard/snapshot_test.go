@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"bailey/internal/pathname"
 )
 
 // snapshot is what an attack may have changed, by name.
@@ -75,7 +77,7 @@ func (s *scene) lookAtFiles(n snapshot) {
 	for _, root := range []string{s.Above, s.Program} {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error { // an error is in the snapshot
 			n["file "+path] = fmt.Sprint(err)
-			if err != nil || strings.HasPrefix(path, s.Above+"/") && !within(path, s.Dir) {
+			if err != nil || strings.HasPrefix(path, s.Above+"/") && !pathname.Below(path, s.Dir) {
 				return nil
 			}
 			var st unix.Stat_t

@@ -2,9 +2,9 @@ package hub
 
 import (
 	"slices"
-	"strings"
 
 	"bailey/agent/event"
+	"bailey/internal/pathname"
 )
 
 // book is an immutable snapshot of who is attached and subscribed to what.
@@ -115,19 +115,12 @@ func (h *Hub) Voters(q *event.Question) (*event.Voters, event.ProductSet) {
 	return v, within
 }
 
-// underAny reports whether path is one of the prefixes or below one; "/var/log" holds "/var/log/x" and not "/var/logs".
+// underAny reports whether path is one of the prefixes or below one.
 func underAny(path string, prefixes []string) bool {
 	for _, p := range prefixes {
-		if under(path, p) {
+		if pathname.Below(path, p) {
 			return true
 		}
 	}
 	return false
-}
-
-func under(path, prefix string) bool {
-	if !strings.HasPrefix(path, prefix) {
-		return false
-	}
-	return len(path) == len(prefix) || strings.HasSuffix(prefix, "/") || path[len(prefix)] == '/'
 }

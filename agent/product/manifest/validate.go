@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"bailey/agent/event"
+	"bailey/internal/pathname"
 )
 
 var (
@@ -117,7 +118,7 @@ func (v *validator) command(r *Run) {
 		}
 	case exe != filepath.Clean(exe):
 		v.fault(key, filepath.Clean(exe), "%q is not a clean path", exe)
-	case !slices.ContainsFunc(r.Read, func(p string) bool { return Below(exe, p) }):
+	case !slices.ContainsFunc(r.Read, func(p string) bool { return pathname.Below(exe, p) }):
 		v.fault(key, "add it or its directory to run.read", "%q is a host path that run.read does not list", exe)
 	}
 }
@@ -257,7 +258,7 @@ func (v *validator) hostPath(key, p string) {
 // CheckHostPath says whether the host's path p may be put into a product's root.
 func CheckHostPath(p string) error {
 	for _, t := range forbiddenTrees {
-		if Below(p, t) {
+		if pathname.Below(p, t) {
 			return fmt.Errorf("%q cannot be put into a product's root: %s is the host's own", p, t)
 		}
 	}
@@ -265,16 +266,11 @@ func CheckHostPath(p string) error {
 		return fmt.Errorf("%q is too much of the host", p)
 	}
 	for _, t := range ownTrees {
-		if Below(p, t) {
+		if pathname.Below(p, t) {
 			return fmt.Errorf("%q is the containment's own place in a product's root", p)
 		}
 	}
 	return nil
-}
-
-// Below reports whether path is dir or lies under it; both are clean and absolute.
-func Below(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
 func (v *validator) oneOf(key, got string, words ...string) {

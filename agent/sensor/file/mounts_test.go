@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bailey/agent/event"
+	"bailey/internal/pathname"
 	"bailey/internal/roottest"
 )
 
@@ -17,7 +18,7 @@ import (
 func below(dir string) func(*Config) {
 	return func(c *Config) {
 		c.Watch = nil
-		c.only = func(point string) bool { return within(point, dir) }
+		c.only = func(point string) bool { return pathname.Below(point, dir) }
 		c.RescanEvery = 200 * time.Millisecond
 	}
 }

@@ -3,7 +3,8 @@ package file
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
+
+	"bailey/internal/pathname"
 )
 
 // scope is a set of path prefixes, each ending at a path component. The zero value contains nothing. Immutable.
@@ -27,7 +28,7 @@ func newScope(paths []string) (*scope, error) {
 // contains reports whether path is a prefix of the scope or lies below one.
 func (s *scope) contains(path string) bool {
 	for _, p := range s.prefixes {
-		if within(path, p) {
+		if pathname.Below(path, p) {
 			return true
 		}
 	}
@@ -40,7 +41,7 @@ func (s *scope) touches(mountPoint string) bool {
 		mountPoint = ""
 	}
 	for _, p := range s.prefixes {
-		if within(p, mountPoint) || within(mountPoint, p) {
+		if pathname.Below(p, mountPoint) || pathname.Below(mountPoint, p) {
 			return true
 		}
 	}
@@ -55,10 +56,6 @@ func (s *scope) whole() bool {
 		}
 	}
 	return false
-}
-
-func within(path, prefix string) bool {
-	return strings.HasPrefix(path, prefix) && (len(path) == len(prefix) || path[len(prefix)] == '/')
 }
 
 // strings keeps the last string seen for each of a fixed number of slots, so that a path which comes again needs no new
