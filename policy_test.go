@@ -46,7 +46,7 @@ internal/durable, internal/sealedkey < agent/unlock/operatorkey;
 agent/unlock/operatorkey, update/release < agent/config;
 
 # A rehearsal runs a product, speaks with it, and reads nothing but what it is given.
-agent/event, internal/..., api/product/v1, agent/product, agent/product/link < agent/rehearsal;
+agent/event, internal/..., api/product/v1, agent/product, agent/product/link, agent/recorder < agent/rehearsal;
 
 # Updates: the words, then what reads and writes them. Neither knows the agent.
 internal/... < update/...;

@@ -26,6 +26,10 @@ func fault(err error) error {
 	if err == nil {
 		return nil
 	}
+	var done *control.Fault
+	if errors.As(err, &done) {
+		return done
+	}
 	f := &control.Fault{Class: control.Refused, Message: err.Error()}
 	var bad *manifest.Error
 	switch {
@@ -33,6 +37,8 @@ func fault(err error) error {
 		f.Class, f.Hint = control.NotFound, "see: bailey product list"
 	case errors.As(err, &bad):
 		f.Class = control.Invalid
+	case errors.Is(err, product.ErrBusy):
+		f.Hint = "try again when it is over, in a minute at most"
 	case errors.Is(err, fs.ErrNotExist):
 		f.Class, f.Hint = control.NotFound, "give the folder that holds the product's manifest.toml"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -61,10 +67,6 @@ func (o *operator) Plan(ctx context.Context, path string) (*controlv1.ProductPla
 // Install installs the folder if it is still the one that was approved.
 func (o *operator) Install(ctx context.Context, path, approved string) (*controlv1.Product, error) {
 	v, err := o.products.Install(ctx, path, func(r product.Request) error { return stillApproved(r, approved, path) })
-	var refused *control.Fault
-	if errors.As(err, &refused) {
-		return nil, refused
-	}
 	return o.replyReady(ctx, v, err)
 }
 

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"bailey/agent/control"
 	"bailey/agent/event"
 	"bailey/agent/product"
 	"bailey/agent/recorder"
@@ -22,50 +21,51 @@ const rehearsedBytes = 8 << 20
 func (o *operator) Rehearse(ctx context.Context, path, approved string, say func(*controlv1.RehearsalProgress) error) (*controlv1.Rehearsal, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	report, err := (*Agent)(o).rehearse(ctx, path, approved, func(p rehearsal.Progress) {
+		if err := say(&controlv1.RehearsalProgress{Stage: p.Stage, Done: uint32(p.Done), Of: uint32(p.Of)}); err != nil {
+			cancel(err) // whoever asked is gone
+		}
+	})
+	if err != nil {
+		return nil, fault(err)
+	}
+	return rehearsalMessage(report), nil
+}
+
+// rehearse is Rehearse for whoever asks; progress may be nil. The error is product.ErrBusy while another release is tried.
+func (a *Agent) rehearse(ctx context.Context, path, approved string, progress func(rehearsal.Progress)) (*rehearsal.Report, error) {
 	select { // before that nothing is known to be critical
-	case <-o.critical.Tried():
+	case <-a.critical.Tried():
 	case <-ctx.Done():
-		return nil, fault(ctx.Err())
+		return nil, ctx.Err()
 	}
-	plan, err := o.products.Plan(ctx, path)
+	plan, err := a.products.Plan(ctx, path)
 	if err != nil {
-		return nil, fault(err)
-	}
-	past, err := (*Agent)(o).past()
-	if err != nil {
-		return nil, fault(err)
+		return nil, err
 	}
 	cfg := rehearsal.Config{
-		Product: plan.Name, Installed: plan.Installed, Asked: o.askedNow(plan.Name), Welcome: (*Agent)(o).welcome,
+		Product: plan.Name, Installed: plan.Installed, Asked: a.askedNow(plan.Name), Welcome: a.welcome,
 		Try: func(h product.Host) (*product.Trial, error) {
-			return o.products.Try(path, h, func(r product.Request) error { return stillApproved(r, approved, path) })
+			return a.products.Try(path, h, func(r product.Request) error { return stillApproved(r, approved, path) })
 		},
-		Critical: o.critical.Paths(), Asker: firstProcess(), IsCritical: o.critical.Contains, Owned: o.critical.Owned,
-		Limits: (*Agent)(o).rehearsalLimits(plan.Name),
-		Progress: func(p rehearsal.Progress) {
-			if err := say(&controlv1.RehearsalProgress{Stage: p.Stage, Done: uint32(p.Done), Of: uint32(p.Of)}); err != nil {
-				cancel(err) // whoever asked is gone
-			}
-		},
+		Critical: a.critical.Paths(), Asker: firstProcess(), IsCritical: a.critical.Contains, Owned: a.critical.Owned,
+		Limits: a.rehearsalLimits(plan.Name), Progress: progress,
+	}
+	past, err := a.past()
+	if err != nil {
+		return nil, err
 	}
 	if past != nil {
 		defer past.Close()
 		cfg.Past = recorder.Events{Reader: past}
 	}
 	report, err := rehearsal.Run(ctx, cfg)
-	switch {
-	case errors.Is(err, product.ErrBusy):
-		return nil, &control.Fault{Class: control.Refused, Message: err.Error(), Hint: "try again when it is over, in a minute at most"}
-	case err != nil:
-		var refused *control.Fault
-		if errors.As(err, &refused) {
-			return nil, refused
-		}
-		return nil, fault(err)
+	if err != nil {
+		return nil, err
 	}
-	o.log.Info("release was rehearsed", "product", report.Product, "release", report.Release, "passed", report.Passed, "reasons", report.Reasons,
+	a.log.Info("release was rehearsed", "product", report.Product, "release", report.Release, "passed", report.Passed, "reasons", report.Reasons,
 		"recorded", report.Recorded, "critical", report.Critical, "took", report.Took)
-	return rehearsalMessage(report), nil
+	return report, nil
 }
 
 // past opens what was recorded lately; nil where nothing is.
@@ -78,11 +78,9 @@ func (a *Agent) past() (*recorder.Reader, error) {
 }
 
 // askedNow is what a product is asked about now.
-func (o *operator) askedNow(name string) event.KindSet {
-	for _, c := range o.hub.Stats().Clients {
-		if c.Name == name {
-			return c.QuestionKinds
-		}
+func (a *Agent) askedNow(name string) event.KindSet {
+	if m := (*operator)(a).accounts()[name].member; m != nil {
+		return m.QuestionKinds
 	}
 	return 0
 }

@@ -151,15 +151,15 @@ func (h *updateHost) Plan(ctx context.Context, folder string) (client.Plan, erro
 
 // Rehearse tries the folder.
 func (h *updateHost) Rehearse(ctx context.Context, folder, name string) (client.Rehearsal, error) {
-	r, err := (*operator)(h.a).Rehearse(ctx, folder, name, func(*controlv1.RehearsalProgress) error { return nil })
+	r, err := h.a.rehearse(ctx, folder, name, nil)
 	if errors.Is(err, product.ErrBusy) {
 		return client.Rehearsal{}, client.ErrBusy
 	}
 	if err != nil {
 		return client.Rehearsal{}, err
 	}
-	report, err := protojson.Marshal(r)
-	return client.Rehearsal{Passed: r.GetPassed(), Reasons: r.GetReasons(), Report: report}, err
+	report, err := protojson.Marshal(rehearsalMessage(r))
+	return client.Rehearsal{Passed: r.Passed, Reasons: r.Reasons, Report: report}, err
 }
 
 // Install puts the folder in force.
@@ -173,16 +173,18 @@ func (h *updateHost) Install(ctx context.Context, id, folder, name string) error
 	h.a.ready.wait(ctx, v.Name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.bases[v.Name] = base{release: name, restarts: v.Status.Restarts, missed: h.missed(v.Name)}
+	h.bases[v.Name] = base{release: name, restarts: v.Status.Restarts, missed: h.account(v.Name).missed()}
 	return nil
 }
 
-func (h *updateHost) missed(name string) uint64 {
-	p := (*operator)(h.a).accounts()[name].answers
-	if p == nil {
+func (h *updateHost) account(name string) account { return (*operator)(h.a).accounts()[name] }
+
+// missed is how many questions a product gave no answer to while it lived.
+func (a account) missed() uint64 {
+	if a.answers == nil {
 		return 0
 	}
-	return p.Missed + p.Unsent
+	return a.answers.Missed + a.answers.Unsent
 }
 
 // Back puts the release before in force; a product whose first release did harm is stopped.
@@ -211,7 +213,7 @@ func (h *updateHost) Watch(name, release string) (func() string, error) {
 	b, ok := h.bases[name]
 	h.mu.Unlock()
 	if !ok || b.release != release { // another agent put it in force
-		b = base{release: release, restarts: v.Status.Restarts, missed: h.missed(name)}
+		b = base{release: release, restarts: v.Status.Restarts, missed: h.account(name).missed()}
 	}
 	return func() string { return h.harm(name, b) }, nil
 }
@@ -228,13 +230,12 @@ func (h *updateHost) harm(name string, b base) string {
 	case s.Restarts > b.restarts:
 		return fmt.Sprintf("it ended, and was started again %d times", s.Restarts-b.restarts)
 	}
-	if n := h.missed(name) - b.missed; n > missesAllowed {
-		return fmt.Sprintf("it missed %d questions", n)
+	a := h.account(name)
+	if n := a.missed(); n > b.missed+missesAllowed {
+		return fmt.Sprintf("it missed %d questions", n-b.missed)
 	}
-	for _, c := range h.a.hub.Stats().Clients {
-		if c.Name == name && (c.Authority == "degraded" || c.Authority == "braked") {
-			return "it is " + c.Authority + ": " + c.Reason
-		}
+	if m := a.member; m != nil && (m.Authority == "degraded" || m.Authority == "braked") {
+		return "it is " + m.Authority + ": " + m.Reason
 	}
 	return ""
 }

@@ -88,19 +88,11 @@ func (c *releaseCopy) visit(path string, d fs.DirEntry, err error) error {
 }
 
 func (c *releaseCopy) file(path string) error {
-	// Not blocking, should it have become a fifo since it was listed.
-	in, err := c.from.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	in, st, err := openRegular(c.from, path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	st, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file any more", path)
-	}
 	if st.Size() > maxReleaseBytes-c.bytes {
 		return fmt.Errorf("larger than %d MiB", maxReleaseBytes>>20)
 	}
@@ -122,6 +114,22 @@ func (c *releaseCopy) file(path string) error {
 	}
 	c.record(word, path, string(own.Sum(nil)))
 	return errors.Join(err, out.Close())
+}
+
+// openRegular opens a file for reading. It does not block, should it have become a fifo since it was listed.
+func openRegular(root *os.Root, path string) (*os.File, fs.FileInfo, error) {
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file any more", path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, st, nil
 }
 
 // record feeds the hash so that no two trees give the same bytes.

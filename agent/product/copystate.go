@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"bailey/agent/product/manifest"
 )
 
@@ -76,18 +74,12 @@ func (c *stateCopy) visit(path string, d fs.DirEntry, err error) error {
 }
 
 func (c *stateCopy) file(path string) error {
-	// Not blocking, should it have become a fifo since it was listed.
-	in, err := c.from.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	in, st, err := openRegular(c.from, path)
 	if err != nil {
 		c.skipped++
 		return nil
 	}
 	defer func() { _ = in.Close() }()
-	st, err := in.Stat()
-	if err != nil || !st.Mode().IsRegular() {
-		c.skipped++
-		return nil
-	}
 	if st.Size() > c.left {
 		return errTooMuch
 	}

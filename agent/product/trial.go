@@ -20,9 +20,8 @@ var ErrBusy = errors.New("another release is being tried")
 // grants and settings that it would have, as a user of its own, in a control group of its own and on a copy of the product's state. Nothing
 // supervises it, nothing outlives the agent, and it has the processor only when nobody else wants it. Safe for concurrent use.
 type Trial struct {
-	Request   Request
-	Grants    grant.Grant // what it would have
-	Installed grant.Grant // what the product that is installed has
+	Request Request
+	Grants  grant.Grant // what it would have
 
 	m    *Manager
 	dir  string // everything that it has on the disk
@@ -65,7 +64,6 @@ func (m *Manager) try(dir string, host Host, approve func(Request) error) (*Tria
 	if err := t.run.launch(filepath.Join(t.dir, stateDir)); err != nil {
 		return nil, errors.Join(err, t.end())
 	}
-	t.run.since = time.Now()
 	m.setTrial(t)
 	return t, nil
 }
@@ -114,10 +112,7 @@ func (m *Manager) prepareTrial(dir string, approve func(Request) error) (t *Tria
 	if err := errors.Join(os.Mkdir(releases, 0o700), os.Rename(s.dir, filepath.Join(releases, s.release))); err != nil {
 		return nil, err
 	}
-	live.mu.Lock()
-	installed := live.record.Grants
-	live.mu.Unlock()
-	t = &Trial{Request: req, Grants: record.Grants, Installed: installed, m: m, dir: place}
+	t = &Trial{Request: req, Grants: record.Grants, m: m, dir: place}
 	record.UID = m.trialUID()
 	u := m.newUnit(record.Name)
 	u.dir, u.log = place, newLogFile(filepath.Join(place, logName), 1<<20)

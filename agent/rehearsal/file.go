@@ -12,6 +12,8 @@ import (
 // errChanged says that a file is not what it was when it was asked about.
 var errChanged = errors.New("the file is not what it was")
 
+func closeFD(fd int) { _ = unix.Close(fd) } // it was not written to
+
 // look opens the file at a path for nothing but looking at it. Devices and pipes are not touched.
 func look(path string) (fd int, f event.File, err error) {
 	fd, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -23,7 +25,7 @@ func look(path string) (fd int, f event.File, err error) {
 		err = errors.New("it is no regular file")
 	}
 	if err != nil {
-		_ = unix.Close(fd) // it was not written to
+		closeFD(fd)
 		return -1, f, fmt.Errorf("look at %s: %w", path, err)
 	}
 	return fd, event.File{
@@ -40,7 +42,7 @@ func open(f *event.File) (int, error) {
 	if err != nil {
 		return -1, errChanged
 	}
-	defer func() { _ = unix.Close(fd) }() // it was not written to
+	defer closeFD(fd)
 	if keyOf(&now) != keyOf(f) || now.Size != f.Size {
 		return -1, errChanged
 	}

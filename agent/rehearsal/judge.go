@@ -4,11 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-func closeFD(fd int) { _ = unix.Close(fd) } // it was not written to
 
 // logShown is how much of the release's output a report has.
 const logShown = 4 << 10

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"bailey/agent/event"
+	"bailey/agent/recorder"
 )
 
 // Past is what was recorded, the oldest first; io.EOF after the last.
@@ -83,9 +84,9 @@ func gather(from Past, product string) ([]step, error) {
 }
 
 func (p *past) take(e *event.Event) {
-	if v := e.Verdict; v != nil {
-		q := &question{kind: v.Asked, process: e.Process, file: v.File, recorded: true}
-		for _, a := range v.Answers {
+	if was, ok := recorder.Asked(e); ok {
+		q := &question{kind: was.Kind, process: was.Process, file: was.File, recorded: true}
+		for _, a := range e.Verdict.Answers {
 			if a.Product == p.product && (a.Outcome == event.Answered || a.Outcome == event.Overridden) {
 				q.before = said(&a)
 			}

@@ -29,11 +29,10 @@ type peer struct {
 	free    chan struct{} // a token for each question that it may be asked now
 	ready   chan struct{} // closed when it has said what it wants
 	done    chan struct{} // closed when the conversation is over
-	never   chan struct{}
-	err     error // valid once done is closed
+	err     error         // valid once done is closed
 
-	acked    atomic.Uint64
-	findings atomic.Uint64
+	scope []string // where it may be asked about opens
+	acked atomic.Uint64
 
 	mu        sync.Mutex
 	subs      bool // ready is closed
@@ -61,8 +60,7 @@ var (
 
 func newPeer(welcome func(product.Instance) *productv1.Welcome) *peer {
 	p := &peer{
-		welcome: welcome, free: make(chan struct{}, window), ready: make(chan struct{}), done: make(chan struct{}),
-		never: make(chan struct{}), open: map[uint64]*ask{},
+		welcome: welcome, free: make(chan struct{}, window), ready: make(chan struct{}), done: make(chan struct{}), open: map[uint64]*ask{},
 	}
 	for range window {
 		p.free <- struct{}{}
@@ -76,8 +74,9 @@ func (p *peer) Connect(inst product.Instance, sock int) (product.Session, error)
 	if err != nil {
 		return nil, fmt.Errorf("take the release's socket: %w", err)
 	}
-	p.inst, p.conn = inst, conn
-	if err := conn.SendWelcome(p.welcome(inst)); err != nil {
+	w := p.welcome(inst)
+	p.inst, p.conn, p.scope = inst, conn, w.GetGrants().GetOpenScope()
+	if err := conn.SendWelcome(w); err != nil {
 		return nil, errors.Join(fmt.Errorf("welcome the release: %w", err), conn.Close())
 	}
 	go func() {
@@ -110,7 +109,7 @@ func (p *peer) Close() {
 }
 
 // Resumable is never closed.
-func (p *peer) Resumable() <-chan struct{} { return p.never }
+func (p *peer) Resumable() <-chan struct{} { return nil }
 
 // Leave is Close: no trial outlives its agent.
 func (p *peer) Leave() { p.Close() }
@@ -152,11 +151,8 @@ func (p *peer) Extend(uint64, uint64) error { return nil }
 // Ack takes note of the release's progress.
 func (p *peer) Ack(seq uint64) { p.acked.Store(seq) }
 
-// Finding counts what it reports.
-func (p *peer) Finding(*productv1.Finding) error {
-	p.findings.Add(1)
-	return nil
-}
+// Finding takes what it reports, which nobody hears.
+func (p *peer) Finding(*productv1.Finding) error { return nil }
 
 // InstallRule says that the rule is in force, which it is not: nothing of a rehearsal counts.
 func (p *peer) InstallRule(request uint64, m *productv1.RuleInstall) error {

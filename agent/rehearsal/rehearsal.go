@@ -1,16 +1,17 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"bailey/agent/event"
 	"bailey/agent/product"
 	productv1 "bailey/api/product/v1"
+	"bailey/internal/pathname"
 )
 
 // Config is what a rehearsal works with. Try, Welcome and IsCritical have no default.
@@ -45,23 +46,11 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
+	return Limits{
+		Files: cmp.Or(l.Files, 20), PackageFiles: cmp.Or(l.PackageFiles, 5),
+		Start: cmp.Or(l.Start, 30*time.Second), Answer: cmp.Or(l.Answer, 10*time.Second), Total: cmp.Or(l.Total, 40*time.Second),
+		Linger: cmp.Or(l.Linger, 5*time.Second), Budget: cmp.Or(l.Budget, 160*time.Millisecond),
 	}
-	def(&l.Start, 30*time.Second)
-	def(&l.Answer, 10*time.Second)
-	def(&l.Total, 40*time.Second)
-	def(&l.Linger, 5*time.Second)
-	def(&l.Budget, 160*time.Millisecond)
-	if l.Files == 0 {
-		l.Files = 20
-	}
-	if l.PackageFiles == 0 {
-		l.PackageFiles = 5
-	}
-	return l
 }
 
 // Progress is how far a rehearsal is.
@@ -227,12 +216,7 @@ func (r *rehearsal) addCritical() {
 
 // inScope reports whether it may be asked about opens of a path.
 func (r *rehearsal) inScope(path string) bool {
-	for _, dir := range r.trial.Grants.OpenScope {
-		if path == dir || strings.HasPrefix(path, strings.TrimSuffix(filepath.Clean(dir), "/")+"/") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.peer.scope, func(dir string) bool { return pathname.Below(path, dir) })
 }
 
 // ask asks one question as soon as there is room for it.
