@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Replace puts text at path, in place of what is there. When it returns nil the new content is on the disk. It writes path with the
@@ -46,6 +48,15 @@ func fill(f *os.File, text []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// SyncFS puts everything on the disk that was written to the file system that dir is on: cheaper than file by file where there are many.
+func SyncFS(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
 // SyncDir puts the names in a directory on the disk: what was made, renamed and removed there.

@@ -15,12 +15,15 @@ func (c *Client) choose(s *stream) (*trust.Offer, string) {
 	if r.Frozen != "" {
 		return nil, "frozen: " + r.Frozen
 	}
-	disabled := s.policy[r.Installed]
+	disabled := false
+	if v, err := release.ParseVersion(r.Installed); err == nil {
+		_, disabled = s.policy.Disables(s.id, v)
+	}
 	why := "nothing is offered"
 	for i := range s.offers { // newest first
 		o := &s.offers[i]
 		v := o.Release.Version
-		reason := c.unfit(s, o, disabled != "")
+		reason := c.unfit(s, o, disabled)
 		switch {
 		case reason == "":
 			return o, ""

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,7 +141,7 @@ type stream struct {
 	mu     sync.Mutex
 	record Record
 	offers []trust.Offer // of the newest look
-	policy map[string]string
+	policy release.Policy
 	why    string        // why no offer is taken
 	harm   func() string // of the release that is watched
 }
@@ -150,14 +151,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Dir == "" || cfg.Repository == nil || cfg.Host == nil || len(cfg.Streams) == 0 {
 		return nil, errors.New("make the update client: a directory, a repository, a host and streams are needed")
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.Interval, 5*time.Minute)
-	def(&cfg.Lease, time.Hour)
-	def(&cfg.Watch, 10*time.Minute)
+	cfg.Interval, cfg.Lease, cfg.Watch = cmp.Or(cfg.Interval, 5*time.Minute), cmp.Or(cfg.Lease, time.Hour), cmp.Or(cfg.Watch, 10*time.Minute)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -201,14 +195,11 @@ func (c *Client) Run(ctx context.Context) error {
 			wait = min(wait, jitter(firstRetry<<min(failed, 8)))
 			failed++
 		}
-		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return nil
-		case <-t.C:
+		case <-time.After(wait):
 		case <-c.look:
-			t.Stop()
 		}
 	}
 }
@@ -226,20 +217,14 @@ func poke(ch chan struct{}) {
 // follow takes one stream's updates as far as they go, until ctx ends.
 func (c *Client) follow(ctx context.Context, s *stream) {
 	for ctx.Err() == nil {
-		next := c.Step(ctx, s.id)
 		var due <-chan time.Time
-		var t *time.Timer
-		if !next.IsZero() {
-			t = time.NewTimer(max(time.Until(next), 0))
-			due = t.C
+		if next := c.Step(ctx, s.id); !next.IsZero() {
+			due = time.After(time.Until(next))
 		}
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
 		case <-due:
-		}
-		if t != nil {
-			t.Stop()
 		}
 	}
 }
@@ -277,7 +262,7 @@ func (c *Client) Step(ctx context.Context, id release.Stream) (next time.Time) {
 		defer s.mu.Unlock()
 		return u.Next
 	}
-	j := &job{stream: s, record: s.record, update: *u}
+	j := &job{stream: s, update: *u, paused: s.record.Paused}
 	s.mu.Unlock()
 
 	out, err := c.attempt(ctx, j)
@@ -352,11 +337,24 @@ func (c *Client) enter(s *stream, to State, reason string) {
 	if to != Watch {
 		s.harm = nil
 	}
+	var left error
 	if to.Ended() {
-		c.conclude(s)
+		left = c.conclude(s)
 	}
 	c.save(s)
+	if left != nil {
+		s.record.Problem = left.Error()
+	}
 	c.told(s, m)
+	poke(s.wake)
+}
+
+// begin makes an offer the present update. Caller holds s.mu.
+func (c *Client) begin(s *stream, offer *trust.Offer, reason string) {
+	now := c.cfg.Now()
+	s.record.Current = &Update{Offer: *offer, State: Fetch, Began: now, Changed: now, Replaces: s.record.Installed}
+	c.save(s)
+	c.told(s, Move{Time: now, Stream: s.id.String(), Version: offer.Release.Version.String(), To: Fetch, Reason: reason})
 	poke(s.wake)
 }
 

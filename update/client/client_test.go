@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -310,10 +311,7 @@ func TestNothingComesInOnOldNews(t *testing.T) {
 	w := newWorld(t, content)
 	w.preinstall("7.1", "old")
 	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
-	for w.update(content) == nil || w.update(content).State != Promote {
-		w.c.Refresh(t.Context())
-		w.c.Step(t.Context(), content)
-	}
+	w.until(content, Promote)
 	w.repo.down = errors.New("no route to host")
 	w.boot()
 	for range 20 {
@@ -411,10 +409,7 @@ func TestAnotherReleaseInBetweenIsStagedAnew(t *testing.T) {
 	w := newWorld(t, content)
 	w.preinstall("7.1", "old")
 	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
-	for w.update(content) == nil || w.update(content).State != Promote {
-		w.c.Refresh(t.Context())
-		w.c.Step(t.Context(), content)
-	}
+	w.until(content, Promote)
 	w.preinstall("7.2", "old") // by hand
 	if u := w.settle(content); u.State != Committed || w.inForce() != "7.2 with one" {
 		t.Errorf("%s: %s", u.State, w.inForce())
@@ -430,5 +425,21 @@ func TestARecordThatCannotBeReadIsNoReasonToForget(t *testing.T) {
 		if _, err := New(w.cfg); err == nil || !strings.Contains(err.Error(), "to begin anew") {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// TestWhatIsLeftIsSaid: an update that ended has ended, and what it could not clear away is seen.
+func TestWhatIsLeftIsSaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, content)
+	w.preinstall("7.1", "old")
+	bases := filepath.Join(w.cfg.Dir, basesDir)
+	if err := os.Remove(bases); err != nil {
+		t.Fatal(err)
+	}
+	write(t, bases, "no directory")
+	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
+	if u := w.settle(content); u.State != Committed || w.status(content).Record.Problem == "" {
+		t.Errorf("%s, problem %q", u.State, w.status(content).Record.Problem)
 	}
 }

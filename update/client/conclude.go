@@ -11,8 +11,9 @@ import (
 	"bailey/update/release"
 )
 
-// conclude takes note of how an update ended. Caller holds s.mu and saves the record.
-func (c *Client) conclude(s *stream) {
+// conclude takes note of how an update ended, and clears away what it had on the disk. The error is of that alone: the update has ended. Caller
+// holds s.mu and saves the record.
+func (c *Client) conclude(s *stream) (err error) {
 	r, u, now := &s.record, s.record.Current, c.cfg.Now()
 	switch u.State {
 	case Committed:
@@ -20,9 +21,7 @@ func (c *Client) conclude(s *stream) {
 		last := *u
 		last.Rehearsal = nil
 		r.Last = &last
-		if err := c.keepBase(s.id); err != nil {
-			r.Problem = err.Error() // deltas do not fit, and whole bundles do
-		}
+		err = c.keepBase(s.id) // without, deltas do not fit, and whole bundles do
 	case Refused, RolledBack:
 		r.Bad[u.version()] = fmt.Sprintf("%s: %s", u.State, u.Reason)
 		r.Failures = append(r.Failures, now)
@@ -33,9 +32,7 @@ func (c *Client) conclude(s *stream) {
 			r.Frozen = fmt.Sprintf("%d releases went wrong within a day, the last: %s", len(r.Failures), u.Reason)
 		}
 	}
-	if err := c.clear(s.id, u); err != nil {
-		r.Problem = err.Error()
-	}
+	return errors.Join(err, c.clear(s.id, u))
 }
 
 // keepBase keeps the files of what was just committed.

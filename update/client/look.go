@@ -65,13 +65,8 @@ func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Polic
 	if sp.Problem != "" {
 		return
 	}
-	s.offers = sp.Offers
-	s.policy = map[string]string{}
-	for _, d := range policy.Disabled {
-		if d.Vendor == s.id.Vendor && d.Product == s.id.Product && d.Kind == s.id.Kind {
-			s.policy[d.Version.String()] = d.Reason
-		}
-	}
+	s.offers = sp.Offers // none of them disabled
+	s.policy = *policy
 	now := c.cfg.Now()
 	seen := map[string]time.Time{}
 	for _, o := range sp.Offers {
@@ -90,7 +85,7 @@ func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Polic
 	u := s.record.Current
 	switch {
 	case offer == nil:
-		if u != nil && u.State.before() && !c.stillWanted(s, u) {
+		if u != nil && u.State.before() && !s.offered(u) {
 			c.enter(s, Superseded, "it is not offered any more")
 		}
 		return
@@ -102,17 +97,11 @@ func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Polic
 	case u != nil && u.State.before():
 		c.enter(s, Superseded, "by "+offer.Release.Version.String())
 	}
-	s.record.Current = &Update{Offer: *offer, State: Fetch, Began: now, Changed: now, Replaces: s.record.Installed}
-	c.save(s)
-	c.told(s, Move{Time: now, Stream: s.id.String(), Version: offer.Release.Version.String(), To: Fetch, Reason: "it is offered"})
-	poke(s.wake)
+	c.begin(s, offer, "it is offered")
 }
 
-// stillWanted reports whether an update is of a release that is offered and not disabled. Caller holds s.mu.
-func (c *Client) stillWanted(s *stream, u *Update) bool {
-	if _, bad := s.policy[u.version()]; bad {
-		return false
-	}
+// offered reports whether an update is of a release that is offered. Caller holds s.mu.
+func (s *stream) offered(u *Update) bool {
 	return slices.ContainsFunc(s.offers, func(o trust.Offer) bool { return o.SHA256 == u.Offer.SHA256 })
 }
 
@@ -153,12 +142,14 @@ func (c *Client) fetch(ctx context.Context, v View, s *stream) error {
 // way returns what to download: a delta where one begins at what is here, else the bundle. Caller holds s.mu.
 func (c *Client) way(s *stream) (t trust.Target, base string) {
 	u := s.record.Current
-	for _, d := range u.Offer.Deltas {
-		if v := d.Base.String(); !u.NoDelta && v == s.record.Installed && c.hasBase(s.id, v) {
-			return d.Target, v
-		}
+	i := slices.IndexFunc(u.Offer.Deltas, func(d trust.Delta) bool { return d.Base.String() == s.record.Installed })
+	if i < 0 || u.NoDelta {
+		return u.Offer.Target, ""
 	}
-	return u.Offer.Target, ""
+	if m, err := c.baseManifest(s.id); err != nil || m.Release.Version.String() != s.record.Installed {
+		return u.Offer.Target, ""
+	}
+	return u.Offer.Deltas[i].Target, s.record.Installed
 }
 
 // fresh is nil when the newest look is young enough for a release to get its say on.

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"bailey/update/release"
 	"bailey/update/trust"
@@ -24,10 +25,8 @@ func (c *Client) Status() []Status {
 	var out []Status
 	for _, s := range c.streams {
 		s.mu.Lock()
-		st := Status{Stream: s.id, Record: s.record, Offers: s.offers, Waiting: s.why}
-		st.Record = s.record.clone()
+		out = append(out, Status{Stream: s.id, Record: s.record.clone(), Offers: s.offers, Waiting: s.why})
 		s.mu.Unlock()
-		out = append(out, st)
 	}
 	return out
 }
@@ -39,11 +38,7 @@ func (r Record) clone() Record {
 			*u = &v
 		}
 	}
-	bad := map[string]string{}
-	for k, v := range r.Bad {
-		bad[k] = v
-	}
-	r.Bad, r.Seen = bad, nil
+	r.Bad, r.Seen = maps.Clone(r.Bad), nil
 	return r
 }
 
@@ -123,9 +118,8 @@ func (c *Client) Approve(id release.Stream, force bool) error {
 			return fmt.Errorf("%w: no release waits", ErrNothing)
 		case u.State == Refused: // once more, from the beginning
 			delete(s.record.Bad, u.version())
-			again := Update{Offer: u.Offer, State: Fetch, Began: c.cfg.Now(), Changed: c.cfg.Now(), Replaces: s.record.Installed}
-			s.record.Current, u = &again, &again
-			c.told(s, Move{Time: again.Began, Stream: s.id.String(), Version: u.version(), To: Fetch, Reason: "the operator wants it"})
+			c.begin(s, &u.Offer, "the operator wants it")
+			u = s.record.Current
 		}
 		u.Approved, u.Forced, u.Next = true, u.Forced || force, c.cfg.Now()
 		return nil

@@ -19,7 +19,7 @@ func (c *Client) installed(product string) (Installed, error) {
 // promote puts the release in force, if it is still offered, and was a moment ago.
 func (c *Client) promote(ctx context.Context, j *job) (outcome, error) {
 	id, u, now := j.stream.id, &j.update, c.cfg.Now()
-	if j.record.Paused && !u.Forced {
+	if j.paused && !u.Forced {
 		return stay(now.Add(time.Minute), "paused by the operator"), nil
 	}
 	if moved, err := c.changed(j); moved != "" || err != nil {
@@ -30,9 +30,9 @@ func (c *Client) promote(ctx context.Context, j *job) (outcome, error) {
 		return stay(now.Add(firstRetry), "%v", err), nil
 	}
 	j.stream.mu.Lock()
-	wanted := c.stillWanted(j.stream, u)
+	offered := j.stream.offered(u)
 	j.stream.mu.Unlock()
-	if !wanted {
+	if !offered {
 		return move(Superseded, "it is not offered any more"), nil
 	}
 	if err := c.cfg.Host.Install(ctx, id.Product, filepath.Join(c.staged(id), folderDir), u.Release); err != nil {

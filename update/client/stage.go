@@ -70,6 +70,9 @@ func (c *Client) stage(ctx context.Context, j *job) (outcome, error) {
 	} else if err != nil {
 		return outcome{}, err
 	}
+	if err := durable.SyncFS(dir); err != nil { // the folder is what later steps begin with
+		return outcome{}, err
+	}
 	return c.planned(ctx, j, folder)
 }
 
@@ -108,25 +111,20 @@ func (c *Client) unpack(id release.Stream, u *Update, files string) (bundle.Mani
 	if u.Base == "" {
 		return bundle.Unpack(f, files, bundle.Limits{})
 	}
-	text, err := os.ReadFile(filepath.Join(c.base(id), manifestFile))
-	if err != nil {
-		return bundle.Manifest{}, fmt.Errorf("%w: %w", bundle.ErrBase, err)
-	}
-	base, err := bundle.ParseManifest(text, bundle.Limits{})
+	base, err := c.baseManifest(id)
 	if err != nil {
 		return bundle.Manifest{}, fmt.Errorf("%w: %w", bundle.ErrBase, err)
 	}
 	return bundle.ApplyDelta(f, filepath.Join(c.base(id), filesDir), base, files, bundle.Limits{})
 }
 
-// hasBase reports whether the files of a version are kept for deltas.
-func (c *Client) hasBase(id release.Stream, version string) bool {
+// baseManifest is of the files that are kept for deltas.
+func (c *Client) baseManifest(id release.Stream) (bundle.Manifest, error) {
 	text, err := os.ReadFile(filepath.Join(c.base(id), manifestFile))
 	if err != nil {
-		return false
+		return bundle.Manifest{}, err
 	}
-	m, err := bundle.ParseManifest(text, bundle.Limits{})
-	return err == nil && m.Release.Version.String() == version
+	return bundle.ParseManifest(text, bundle.Limits{})
 }
 
 // compose makes the product's folder: the code of the one, the content of the other.

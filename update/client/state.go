@@ -29,10 +29,7 @@ const (
 	Superseded State = "superseded"  // it never got a say: another took its place, or the operator wants it no more
 )
 
-// ends are the states in which nothing more happens.
-var ends = []State{Committed, Refused, RolledBack, Superseded}
-
-// moves are all that an update can do. A step ends in one of the states of its line, or where it began.
+// moves are all states, and all that an update can do. A step ends in one of the states of its line, or where it began.
 var moves = map[State][]State{
 	Fetch:    {Stage, Refused, Superseded},
 	Stage:    {Fetch, Approve, Rehearse, Refused, Superseded},
@@ -41,6 +38,8 @@ var moves = map[State][]State{
 	Promote:  {Stage, Watch, Refused, Superseded},
 	Watch:    {Committed, RollBack},
 	RollBack: {RolledBack},
+
+	Committed: nil, Refused: nil, RolledBack: nil, Superseded: nil,
 }
 
 // steps are what is done in a state. Fetch has none: it needs a look at the repository, and is done by it (look.go).
@@ -86,11 +85,11 @@ type Update struct {
 // version is the release's.
 func (u *Update) version() string { return u.Offer.Release.Version.String() }
 
-// job is one step's view of its stream: a copy, which the step may read freely.
+// job is one step's view of its stream.
 type job struct {
 	stream *stream
-	record Record
-	update Update
+	update Update // a copy, which the step may read freely
+	paused bool
 }
 
 // outcome is what came of a step.

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -78,7 +77,10 @@ func parseRecord(text []byte) (Record, error) {
 		return r, err
 	}
 	for _, u := range []*Update{r.Current, r.Last} {
-		if u != nil && moves[u.State] == nil && !slices.Contains(ends, u.State) {
+		if u == nil {
+			continue
+		}
+		if _, known := moves[u.State]; !known {
 			return r, fmt.Errorf("no update is ever in state %q", u.State)
 		}
 	}

@@ -75,6 +75,18 @@ func (w *world) step() {
 	}
 }
 
+// until steps until the newest update of a stream is in a state.
+func (w *world) until(s release.Stream, state State) {
+	w.t.Helper()
+	for range 100 {
+		if u := w.update(s); u != nil && u.State == state {
+			return
+		}
+		w.step()
+	}
+	w.t.Fatalf("it never comes to %s: %+v", state, w.update(s))
+}
+
 // settle steps until the newest update of a stream has ended, or waits for the operator.
 func (w *world) settle(s release.Stream) *Update {
 	w.t.Helper()
