@@ -205,6 +205,8 @@ func TestFullWorkersAllow(t *testing.T) {
 	startSubject(t).do("open", path)
 	close(slow)
 	waiting.Wait()
+	// An answer is counted after the kernel has it: whoever asked may look before.
+	eventually(t, "all are counted", func() bool { return r.s.Stats().Pending == 0 })
 	if st := r.s.Stats(); st.Overloaded != 1 || st.Answered[event.ByOverload] != 1 || st.Loaded != 2 {
 		t.Errorf("%+v", st)
 	}
