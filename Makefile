@@ -8,6 +8,8 @@ FLAGS := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FOR ?=
 FUZZTIME ?= 30s
 DURATION ?= 10m
+ALL ?=
+CUTS ?= 200
 PRODUCTS := $(patsubst products/%/manifest.toml,%,$(wildcard products/*/manifest.toml))
 EXAMPLES := $(patsubst sdk/examples/%/manifest.toml,%,$(wildcard sdk/examples/*/manifest.toml))
 
@@ -55,10 +57,9 @@ soak: ## run the whole under load and faults for DURATION (10m) and look for wha
 fuzz: ## run every fuzz test for FUZZTIME (30s) each
 	@sh tools/fuzz.sh $(FUZZTIME)
 
-vm: ## run the kernel-facing tests as root in Debian's kernels under QEMU, write docs/tamper.md, then boot, reboot and power cuts of a whole Debian
+vm: ## run the kernel-facing tests as root in Debian's kernels under QEMU; boot, reboot and power cut of a whole Debian; write docs/tamper.md (20 minutes; ALL=1: and all that takes hours)
 	@sh tools/setup.sh test
-	@$(GO) run ./test/vm -tamper docs/tamper.md
-	@BAILEY_VM_AT_ONCE=$${BAILEY_VM_AT_ONCE:-$$(nproc)} BAILEY_VM_LONG=1 $(GO) test -p 1 -count=1 -timeout 40m ./test/vm/...
+	@ALL=$(ALL) CUTS=$(CUTS) sh tools/vm.sh
 
 package: ## build the deb and the rpm in dist
 	@$(MAKE) --no-print-directory build

@@ -23,6 +23,7 @@ const importPolicy = `
 NONE < agent/event, agent/health, internal/...;
 api/product/v1 < api/product/v1/..., api/control/v1/...;
 internal/ownthread < api/product/v1/wire;
+internal/heaplimit < internal/launch;
 internal/bpffs, internal/lsm < internal/bpflsm;
 internal/bpflsm, internal/roottest < internal/bpflsm/bpflsmtest;
 api/control/v1 < api/control/v1/...;
@@ -34,7 +35,7 @@ sdk, sdk/packagedb < products/..., sdk/examples/..., test/bench/product;
 # (a product's own packages may import one another: sameProduct)
 
 # Stages of the agent: siblings never import one another.
-agent/event, agent/health, internal/... < agent/sensor/..., agent/hub, agent/verdict, agent/critical, agent/brake, agent/keeper, agent/control, agent/config, agent/recorder, agent/product/..., agent/journal, agent/metrics, agent/guard, agent/rules, agent/unit;
+agent/event, agent/health, internal/... < agent/sensor/..., agent/hub, agent/verdict, agent/critical, agent/brake, agent/keeper, agent/control, agent/config, agent/recorder, agent/product/..., agent/journal, agent/metrics, agent/guard, agent/rules, agent/unit, agent/boot;
 agent/sensor/probe < agent/sensor/...;
 sdk/packagedb < agent/critical;
 api/product/v1/..., agent/product/... < agent/product/...;
@@ -45,8 +46,14 @@ agent/unlock/... < agent/unlock, agent/unlock/operatorkey;
 internal/durable, internal/sealedkey < agent/unlock/operatorkey;
 agent/unlock/operatorkey, update/release < agent/config;
 
+# What the agent itself is updated by: which program is in force, and what says whether another works.
+internal/..., update/release < agent/inforce;
+internal/... < agent/stall;
+api/..., internal/... < agent/trial;
+
 # A rehearsal runs a product, speaks with it, and reads nothing but what it is given.
-agent/event, internal/..., api/product/v1, agent/product, agent/product/link, agent/recorder < agent/rehearsal;
+agent/event, internal/strictjson < agent/rehearsal/corpus;
+agent/event, internal/..., api/product/v1, agent/product, agent/product/grant, agent/product/link, agent/recorder, agent/rehearsal/corpus < agent/rehearsal;
 
 # Updates: the words, then what reads and writes them. Neither knows the agent.
 internal/... < update/...;
@@ -54,6 +61,7 @@ update/release < update/...;
 update/bundle < update/publish;
 update/trust < update/publish, update/trust/conformance;
 update/trust, update/bundle < update/client;
+update/trust, update/client < update/fetch;
 
 # The composition root is the only package that knows everything.
 agent/..., api/..., internal/..., sdk/packagedb, update/... < agent;
@@ -76,7 +84,7 @@ agent/keeper < test/rig;
 sdk < test/faulty;
 
 # What tests of the whole stand on drives the programs from outside too.
-api/... < test/rig;
+api/..., update/... < test/rig;
 test/rig < test/...;
 test/started < test/...;
 test/bench/contender < test/bench, test/vm/bench/...;
@@ -87,7 +95,7 @@ test/vm/... < test/vm/...;
 const testPolicy = `
 internal/leakcheck, internal/roottest < ...;
 agent/event, agent/health, api/... < ...;
-update/... < update/...;
+update/... < update/..., test/incident;
 sdk/sdktest < products/..., sdk/...;
 agent/... < agent/...;
 agent/..., sdk/..., products/..., api/... < test/..., internal/cli/...;

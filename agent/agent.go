@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bailey/agent/boot"
 	"bailey/agent/brake"
 	"bailey/agent/config"
 	"bailey/agent/control"
@@ -40,6 +41,7 @@ type Options struct {
 	Config  *config.Config // complete and valid
 	Log     *slog.Logger   // must never wait for its reader
 	Build   buildinfo.Info
+	Args    []string       // that it was started with, without the program's name
 	Dropped func() uint64  // log lines that were dropped
 	Parent  *keeper.Client // the keeper that started this agent; nil when it runs alone
 	Keeper  Keeper         // holds what outlives this agent, if that is not Parent; nil: nothing does
@@ -53,6 +55,7 @@ type Agent struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	build   buildinfo.Info
+	args    []string
 	started uint64 // nanoseconds since boot
 	bootID  string
 	dropped func() uint64
@@ -87,13 +90,19 @@ type Agent struct {
 	rules     *rules.Rules // nil where the operator wants none
 	ruled     ruled
 	updates   atomic.Pointer[client.Client] // nil where nothing is followed
+	boot      *boot.Boot
+	booted    *boot.Judgement // what was found when the boot began; nil if another agent ran in it before
+	safeBoot  bool            // by the kernel's command line
+	own       *own
+
+	sensorsOff string // why this agent leaves the sensors off; empty: it does not
 }
 
 // New takes the control socket, attaches to the kernel and reads what is installed. Nothing is asked and no product runs
 // before Run.
 func New(o Options) (*Agent, error) {
 	a := &Agent{
-		cfg: o.Config, log: o.Log, build: o.Build, dropped: o.Dropped, parent: o.Parent,
+		cfg: o.Config, log: o.Log, build: o.Build, args: o.Args, dropped: o.Dropped, parent: o.Parent,
 		started: boottime.Now(), bootID: bootID(),
 		health: health.NewRegistry(), codec: new(link.Codec), daemons: newDaemons(), rescan: newRescan(),
 		ready: newReadiness(), keeper: o.Keeper, want: want{opened: make(chan struct{})}, guarded: make(chan struct{}),
@@ -102,6 +111,7 @@ func New(o Options) (*Agent, error) {
 		a.keeper = a.parent
 	}
 	a.ledger = newLedger(a)
+	a.own = newOwn(a)
 	steps := []struct {
 		what string
 		make func() error
@@ -117,10 +127,11 @@ func New(o Options) (*Agent, error) {
 		{"make the verdict engine", a.newEngine},
 		{"take over the rules", a.newRules},
 		{"make the brake", a.newBrake},
-		{"start the process sensor", a.newProcesses},
-		{"start the file sensor", a.newFiles},
 		{"follow the products' states", a.ledger.follow},
 		{"read the installed products", a.newProducts},
+		{"judge the boot before", a.newBoot},
+		{"start the process sensor", a.newProcesses},
+		{"start the file sensor", a.newFiles},
 	}
 	for _, s := range steps {
 		if err := s.make(); err != nil {
@@ -174,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"brake", a.brake.Run},
 		{"critical set", a.critical.Run},
 		{"products", a.runProducts},
+		{"boot", a.runBoot},
 		{"inheritance", a.inherit},
 		{"file sensor", a.runFiles},
 		{"mount watch", func(ctx context.Context) error { return a.rescan.run(ctx, a.files.Rescan) }},
@@ -182,11 +194,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"guard's door", a.runDoor},
 		{"control", a.control.Run},
 		{"metrics", a.metrics.Run},
+		{"own release", a.own.run},
 	}...)
 	err := runStages(ctx, append(stages, a.updating()...))
+	if err == nil && !a.leaving.Load() {
+		a.own.ended()
+	}
 	a.hub.Close()
 	endJournal(err)
 	a.log.Info("agent ends", "successor", a.leaving.Load())
+	a.endBoot(err)
 	return errors.Join(err, a.endRules(err), a.endGuard(err), a.endProcesses())
 }
 
@@ -213,6 +230,12 @@ func (a *Agent) subscriptions(events, questions event.KindSet, scope []string) {
 // tellSensors tells the sensors what somebody wants. What the file sensor says and asks names processes: the process
 // sensor works before it and rests after it.
 func (a *Agent) tellSensors(events, questions event.KindSet, scope []string) {
+	switch {
+	case a.sensorsOff != "":
+		events, questions = 0, 0
+	case a.products.Held() != "":
+		questions = 0
+	}
 	wanted := events != 0 || questions != 0
 	if wanted {
 		a.processes.SetWanted(true)
@@ -227,8 +250,8 @@ func (a *Agent) tellSensors(events, questions event.KindSet, scope []string) {
 
 func (a *Agent) newCritical() (err error) {
 	platform := []string{a.cfg.Agent.State, a.cfg.Agent.Run}
-	if self, err := os.Executable(); err == nil {
-		platform = append(platform, self)
+	if programs, err := a.ownPrograms(); err == nil {
+		platform = append(platform, programs...)
 	}
 	a.critical, err = critical.New(critical.Config{
 		Platform: platform, Extra: a.cfg.Critical.Extra, Log: a.log, Health: a.health, OnChange: a.criticalChanged,
@@ -279,7 +302,7 @@ func (a *Agent) newEngine() (err error) {
 func (a *Agent) newProcesses() (err error) {
 	never := newNeverAsk(a.cfg.NeverAskExecutables())
 	a.processes, err = process.New(process.Config{
-		Emit: a.processEvent, Log: a.log, Health: a.health, NeverAsk: never.has, Pins: a.pins(),
+		Emit: a.processEvent, Log: a.log, Health: a.health, NeverAsk: never.has, Pins: a.pins(), WithoutBPF: a.sensorsOff != "",
 	})
 	if err != nil {
 		return err
@@ -344,7 +367,7 @@ func bootID() string {
 func (a *Agent) newProducts() (err error) {
 	a.products, err = product.New(product.Config{
 		State: a.cfg.Agent.State, Run: a.cfg.Agent.Run, Host: host{a}, Health: a.health, Log: a.log, Emit: a.productEvent,
-		UIDBase: a.cfg.Products.UIDBase, Keeper: a.keeper,
+		UIDBase: a.cfg.Products.UIDBase, Keeper: a.keeper, Promote: a.promote,
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"bailey/agent/control"
 	"bailey/agent/guard"
@@ -19,13 +20,14 @@ import (
 // right to change the boot loader, and a reboot.
 const GuardOff = "bailey.guard=off"
 
-// readCommandLine finds out whether this machine was booted without the guard. It comes before whatever makes one.
+// readCommandLine finds out whether this machine was booted without the guard, or in safe mode. It comes before whatever makes one.
 func (a *Agent) readCommandLine() error {
 	line, err := kernelcmdline.Read()
 	if err != nil { // then nobody has switched it off
 		a.log.Info("the kernel's command line cannot be read", "err", err)
 		return nil
 	}
+	a.safeBoot = kernelcmdline.Has(line, SafeBoot)
 	if !kernelcmdline.Has(line, GuardOff) {
 		return nil
 	}
@@ -91,8 +93,22 @@ type door Agent
 
 var _ control.Door = (*door)(nil)
 
+// startPatience is how long who opens or closes the guard waits for an agent that is still taking it over, as after an upgrade.
+const startPatience = 20 * time.Second
+
+// awaitGuard waits until it is known whether there is a guard, and not for ever: then the door says that it is not known.
+func (d *door) awaitGuard(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	select {
+	case <-d.guarded:
+	case <-ctx.Done():
+	}
+}
+
 // Unlock opens the guard for a token.
-func (d *door) Unlock(_ context.Context, text string) (*controlv1.Guard, error) {
+func (d *door) Unlock(ctx context.Context, text string) (*controlv1.Guard, error) {
+	d.awaitGuard(ctx)
 	s, err := d.door.Unlock(text)
 	if err != nil {
 		return nil, tokenFault(err)
@@ -101,7 +117,8 @@ func (d *door) Unlock(_ context.Context, text string) (*controlv1.Guard, error) 
 }
 
 // Lock closes it.
-func (d *door) Lock(context.Context) (*controlv1.Guard, error) {
+func (d *door) Lock(ctx context.Context) (*controlv1.Guard, error) {
+	d.awaitGuard(ctx)
 	s, err := d.door.Lock()
 	if err != nil {
 		return nil, tokenFault(err)

@@ -39,7 +39,8 @@ func doorAgent(t *testing.T, g *doorGuard, keys ...string) (*Agent, func() []jou
 	t.Helper()
 	cfg := config.Default()
 	cfg.Agent.State, cfg.Operator = t.TempDir(), config.Operator{Keys: keys}
-	a := &Agent{cfg: cfg, log: slog.New(slog.DiscardHandler), health: health.NewRegistry(), bootID: "this"}
+	a := &Agent{cfg: cfg, log: slog.New(slog.DiscardHandler), health: health.NewRegistry(), bootID: "this", guarded: make(chan struct{})}
+	close(a.guarded)
 	a.ledger = newLedger(a)
 	if g != nil {
 		a.lock = g

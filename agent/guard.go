@@ -98,12 +98,12 @@ func (a *Agent) guardConfig() (guard.Config, error) {
 	if err != nil || !bpffs.IsDir() {
 		return guard.Config{}, fmt.Errorf("find a place for the guard's pins: %w", err)
 	}
-	self, err := os.Executable()
+	programs, err := a.ownPrograms()
 	if err != nil {
-		return guard.Config{}, fmt.Errorf("find the agent's program: %w", err)
+		return guard.Config{}, err
 	}
 	c := guard.Config{
-		Pins: "/sys/fs/bpf/" + a.products.ControlGroup() + "-guard", Scratch: a.cfg.Agent.State, Paths: []string{a.cfg.Agent.State, a.cfg.Agent.Run}, Programs: []string{self},
+		Pins: "/sys/fs/bpf/" + a.products.ControlGroup() + "-guard", Scratch: a.cfg.Agent.State, Paths: []string{a.cfg.Agent.State, a.cfg.Agent.Run}, Programs: programs,
 		AllowTracing: a.cfg.Guard.AllowTracing, AllowKexec: a.cfg.Guard.AllowKexec, Emit: a.tampered, Log: a.log,
 	}
 	for _, path := range append([]string{filepath.Dir(config.DefaultPath)}, unitFiles...) {
@@ -201,15 +201,22 @@ func (a *Agent) endGuard(failure error) error {
 	return a.end(a.guard, failure)
 }
 
-// end ends what outlives agents: for good if this one was meant to end.
+// end ends what outlives agents: for good if this one was meant to end, and the machine is not.
 func (a *Agent) end(part interface {
 	Leave() error // for the next agent
 	Close() error // nothing is left
 }, failure error) error {
-	if failure != nil || a.leaving.Load() {
+	if failure != nil || a.leaving.Load() || machineEnds() {
 		return part.Leave()
 	}
 	return part.Close()
+}
+
+// machineEnds reports whether process 1 has become what ends the machine, and waits for this agent: what is in the kernel goes with it, and to detach
+// dozens of programs takes the kernel seconds.
+func machineEnds() bool {
+	comm, err := os.ReadFile("/proc/1/comm")
+	return err == nil && string(comm) == "systemd-shutdow\n" // as far as the kernel keeps names
 }
 
 // tampered tells all who may see it what was tried.

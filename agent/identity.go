@@ -45,14 +45,14 @@ func (n *neverAsk) has(p *event.Process) bool {
 // reads questions: one atomic load, and nothing more while no product has such a grant.
 type daemons struct {
 	mu       sync.Mutex
-	products map[string][]string
+	products map[attached][]string
 	granted  atomic.Pointer[[]string]
 }
 
-func newDaemons() *daemons { return &daemons{products: map[string][]string{}} }
+func newDaemons() *daemons { return &daemons{products: map[attached][]string{}} }
 
 // set replaces the daemons of one product; none removes it.
-func (d *daemons) set(product string, paths []string) {
+func (d *daemons) set(product attached, paths []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.products, product)

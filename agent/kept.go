@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"bailey/agent/control"
@@ -17,6 +18,7 @@ import (
 	"bailey/agent/sensor/file"
 	"bailey/agent/sensor/process"
 	controlv1 "bailey/api/control/v1"
+	"bailey/internal/launch"
 )
 
 // This file is the agent's side of its keeper. Without one every method does what an agent alone needs.
@@ -93,8 +95,12 @@ func (a *Agent) Leave() {
 
 // endProcesses detaches the process sensor, or leaves it to a successor.
 func (a *Agent) endProcesses() error {
+	ends := machineEnds()
+	if ends {
+		a.processes.Leave()
+	}
 	err := a.processes.Close()
-	if a.bpffs != nil && !a.leaving.Load() {
+	if a.bpffs != nil && !a.leaving.Load() && !ends {
 		err = errors.Join(err, a.bpffs.Close())
 	}
 	return err
@@ -241,33 +247,31 @@ const probePatience = 5 * time.Second
 // Upgrade has the program at path started as the next agent. It is tried first: what cannot say its version is no agent.
 func (s *status) Upgrade(ctx context.Context, path string) error {
 	if s.parent == nil {
-		return &control.Fault{Class: control.Refused, Message: "this agent runs alone: nothing could hold its place meanwhile", Hint: "start it without --alone"}
+		return &control.Fault{Class: control.Refused, Message: errAlone.Error(), Hint: "start it without --alone"}
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return fault(fmt.Errorf("open the new agent: %w", err))
 	}
 	defer func() { _ = f.Close() }()
-	version, err := versionOf(ctx, f)
+	version, err := versionOf(ctx, f, nil)
 	if err != nil {
 		return &control.Fault{Class: control.Refused, Message: fmt.Sprintf("%s is not a bailey that runs here: %v", path, err), Hint: "give the path of a bailey binary for this machine"}
 	}
-	if err := (*Agent)(s).trustProgram(path); err != nil {
-		return fault(err)
-	}
 	s.log.Info("upgrade", "path", path, "version", version)
-	if err := s.parent.Upgrade(ctx, f); err != nil {
+	if err := s.own.upgrade(ctx, path, byHand); err != nil {
 		return &control.Fault{Class: control.Refused, Message: "the upgrade failed, and this agent goes on: " + err.Error(), Hint: "look at the log for what the new agent said"}
 	}
 	return nil
 }
 
 // versionOf runs a program's version command.
-func versionOf(ctx context.Context, program *os.File) (string, error) {
+func versionOf(ctx context.Context, program *os.File, attr *syscall.SysProcAttr) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", program.Fd()), "version", "--json")
-	out, err := cmd.Output()
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{}, attr
+	out, err := launch.Output(cmd)
 	if err != nil {
 		return "", err
 	}

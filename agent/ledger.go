@@ -130,6 +130,7 @@ func (l *ledger) started() {
 	}
 	a.journal.Note(journal.KindAgent, fields)
 	a.noteGuardOff()
+	a.noteBoot()
 	l.reconcile("in force when the agent started")
 }
 

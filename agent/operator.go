@@ -37,6 +37,8 @@ func fault(err error) error {
 		f.Class, f.Hint = control.NotFound, "see: bailey product list"
 	case errors.As(err, &bad):
 		f.Class = control.Invalid
+	case errors.Is(err, product.ErrHeld):
+		f.Hint = "see `bailey boot`"
 	case errors.Is(err, product.ErrBusy):
 		f.Hint = "try again when it is over, in a minute at most"
 	case errors.Is(err, fs.ErrNotExist):

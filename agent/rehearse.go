@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -48,7 +49,8 @@ func (a *Agent) rehearse(ctx context.Context, path, approved string, progress fu
 		Try: func(h product.Host) (*product.Trial, error) {
 			return a.products.Try(path, h, func(r product.Request) error { return stillApproved(r, approved, path) })
 		},
-		Critical: a.critical.Paths(), Asker: firstProcess(), IsCritical: a.critical.Contains, Owned: a.critical.Owned,
+		TryInstalled: func(h product.Host) (*product.Trial, error) { return a.tryInstalled(plan.Name, plan.Installed, h) },
+		Critical:     a.critical.Paths(), Asker: firstProcess(), IsCritical: a.critical.Contains, Owned: a.critical.Owned,
 		Limits: a.rehearsalLimits(plan.Name), Progress: progress,
 	}
 	past, err := a.past()
@@ -66,6 +68,20 @@ func (a *Agent) rehearse(ctx context.Context, path, approved string, progress fu
 	a.log.Info("release was rehearsed", "product", report.Product, "release", report.Release, "passed", report.Passed, "reasons", report.Reasons,
 		"recorded", report.Recorded, "critical", report.Critical, "took", report.Took)
 	return report, nil
+}
+
+// tryInstalled tries the release that is installed, if it is still the one that is meant.
+func (a *Agent) tryInstalled(name, release string, h product.Host) (*product.Trial, error) {
+	v, err := a.products.Show(name)
+	if err != nil {
+		return nil, err
+	}
+	return a.products.Try(v.Folder, h, func(r product.Request) error {
+		if r.Release != release {
+			return fmt.Errorf("it is %s by now", r.Release)
+		}
+		return nil
+	})
 }
 
 // past opens what was recorded lately; nil where nothing is.
@@ -110,18 +126,25 @@ func rehearsalMessage(r *rehearsal.Report) *controlv1.Rehearsal {
 	return &controlv1.Rehearsal{
 		Product: r.Product, Release: r.Release, Installed: r.Installed, Passed: r.Passed, Reasons: r.Reasons, Notes: r.Notes,
 		Began: r.Began.UnixNano(), Took: uint64(r.Took), Events: uint32(r.Events), Recorded: uint32(r.Recorded), Critical: uint32(r.Critical),
-		Changed: uint32(r.Changed), Unasked: uint32(r.Unasked), Answered: uint32(r.Answered), Denied: uint32(r.Denied),
+		Corpus: uint32(r.Corpus), Absent: uint32(r.Absent), Good: uint32(r.Good), Own: uint32(r.Own), Changed: uint32(r.Changed), Unasked: uint32(r.Unasked), Answered: uint32(r.Answered), Denied: uint32(r.Denied),
 		NewDeny: differencesMessage(&r.NewDeny), NewAllow: differencesMessage(&r.NewAllow),
 		LatencyP50: uint64(r.Median), LatencyP99: uint64(r.P99), LatencyMax: uint64(r.Slowest), Cpu: uint64(r.CPU),
 		Memory: uint64(max(r.Memory, 0)), MemoryLimit: uint64(r.MemoryLimit), Log: valid(r.Log),
 	}
 }
 
+func comparisonMessage(c rehearsal.Comparison) *controlv1.Comparison {
+	return &controlv1.Comparison{
+		Began: c.Began.UnixNano(), Asked: c.Asked, Compared: c.Compared, Missed: c.Missed, Unseen: c.Unseen,
+		NewDeny: differencesMessage(&c.NewDeny), NewAllow: differencesMessage(&c.NewAllow), LatencyP50: uint64(c.Median), LatencyP99: uint64(c.P99),
+	}
+}
+
 func differencesMessage(d *rehearsal.Differences) *controlv1.RehearsalDifferences {
-	m := &controlv1.RehearsalDifferences{Files: uint32(d.Files), Critical: uint32(d.Critical), Packaged: uint32(d.Packaged)}
+	m := &controlv1.RehearsalDifferences{Files: uint32(d.Files), Critical: uint32(d.Critical), Good: uint32(d.Good), Packaged: uint32(d.Packaged)}
 	for _, e := range d.Examples {
 		m.Examples = append(m.Examples, &controlv1.RehearsalDifference{
-			Asked: e.Asked.String(), File: valid(e.File), By: valid(e.By), Before: e.Before, Critical: e.Critical, Packaged: e.Packaged,
+			Asked: e.Asked.String(), File: valid(e.File), By: valid(e.By), Before: e.Before, Critical: e.Critical, Packaged: e.Packaged, Source: e.Source,
 		})
 	}
 	return m

@@ -53,15 +53,38 @@ func (h host) take(inst product.Instance, sock int) (*session, error) {
 // attach makes the product known to the hub.
 func (s *session) attach() (err error) {
 	a := s.agent
-	a.brake.Joined(s.inst.Name, s.inst.Release, s.inst.Grants.Rates.PackageFiles, s.inst.Grants.Rates.Files)
-	a.grantRules(s.inst)
-	a.ready.begin(s.inst.Name)
-	if s.client, err = a.hub.Attach(member(s.inst, a.scope()), s.conn); err != nil {
-		a.ready.end(s.inst.Name)
+	m := member(s.inst, a.scope())
+	if s.inst.Beside {
+		m.Name, m.Beside, m.Shadow = s.inst.Name+product.Next, s.inst.Name, true
+	} else {
+		s.govern()
+	}
+	if s.client, err = a.hub.Attach(m, s.conn); err != nil {
 		return errors.Join(fmt.Errorf("attach the product: %w", err), s.conn.Close())
 	}
-	a.daemons.set(s.inst.Name, s.inst.Grants.Daemons)
+	a.ready.begin(s.client)
+	a.daemons.set(s.client, s.inst.Grants.Daemons)
 	return nil
+}
+
+// govern makes the product's limits those of this release.
+func (s *session) govern() {
+	s.agent.brake.Joined(s.inst.Name, s.inst.Release, s.inst.Grants.Rates.PackageFiles, s.inst.Grants.Rates.Files)
+	s.agent.grantRules(s.inst)
+}
+
+// promote moves authority from one session of a product to another of it, in one step; from is nil where there is none.
+func (a *Agent) promote(to, from product.Session) error {
+	next, ok := to.(*session)
+	if !ok {
+		return errors.New("promote: it is no session of this agent")
+	}
+	var before *hub.Client
+	if old, ok := from.(*session); ok {
+		before = old.client
+	}
+	next.govern()
+	return a.hub.Promote(next.client, member(next.inst, a.scope()), before, next.inst.Name+product.Before)
 }
 
 // member is a product as the hub knows it: its grant, and of its open scope what the operator's configuration admits.
@@ -79,7 +102,7 @@ func (a *Agent) welcome(inst product.Instance) *productv1.Welcome {
 	q := a.cfg.Questions
 	budget := func(d time.Duration) uint64 { return uint64(d) * config.Budget / 100 }
 	authority := "live"
-	if !g.Live {
+	if !g.Live || inst.Beside {
 		authority = "shadow"
 	}
 	return &productv1.Welcome{
@@ -139,9 +162,9 @@ func (s *session) run() {
 	s.err = s.conn.Run(s)
 	close(over)
 	saying.Wait()
-	s.agent.ready.end(s.inst.Name)
+	s.agent.ready.end(s.client)
 	s.agent.hub.Detach(s.client)
-	s.agent.daemons.set(s.inst.Name, nil)
+	s.agent.daemons.set(s.client, nil)
 	if err := s.conn.Close(); s.err == nil {
 		s.err = err
 	}
@@ -210,7 +233,7 @@ func (s *session) Subscribe(m *productv1.Subscribe) error {
 		Events: events, Questions: questions, MuteExecutables: m.GetMuteExecutables(),
 		MutePaths: m.GetMutePaths(), InvertPaths: m.GetMutePathsInvert(),
 	})
-	s.agent.ready.ready(s.inst.Name) // the hub has told the sensors
+	s.agent.ready.ready(s.client) // the hub has told the sensors
 	if asked.Has(event.Open) {
 		refused = append(refused, outside(s.inst.Grants.OpenScope, s.agent.scope())...)
 	}
@@ -221,7 +244,7 @@ func (s *session) Subscribe(m *productv1.Subscribe) error {
 	if len(refused) > 0 {
 		say = s.agent.log.Warn
 	}
-	say("product subscribed", "product", s.inst.Name, "events", kindWords(accepted), "questions", kindWords(asked),
+	say("product subscribed", "product", s.client.Name(), "events", kindWords(accepted), "questions", kindWords(asked),
 		"refused", refused, "sdk", m.GetSdk())
 	// A product that does not read its reply finds out by what it is sent.
 	_ = s.conn.SendSubscribed(&productv1.Subscribed{

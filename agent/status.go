@@ -58,6 +58,7 @@ func (s *status) Status(ctx context.Context) (*controlv1.StatusResponse, error) 
 		StateDir: s.cfg.Agent.State, RunDir: s.cfg.Agent.Run, Kernel: kernelRelease(), Watch: s.cfg.Watch.Paths,
 		Questions: s.questions(), Cache: (*cache)(s).show(), Products: products, Sensors: s.sensors(),
 		Health: healthEntries(s.health.List()), Keeper: s.kept(), Journal: s.journalMessage(), Guard: guardMessage(s.door.State()),
+		Boot: s.bootMessage(),
 	}, nil
 }
 

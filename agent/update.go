@@ -9,45 +9,45 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
+	"bailey/agent/config"
 	"bailey/agent/control"
 	"bailey/agent/health"
 	"bailey/agent/journal"
-	"bailey/agent/product"
 	controlv1 "bailey/api/control/v1"
+	"bailey/internal/window"
 	"bailey/update/client"
 	"bailey/update/release"
 	"bailey/update/trust"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 )
 
 // updateDir is what the update client has, in the state directory.
 const updateDir = "update"
 
-func (a *Agent) makeUpdates() (*client.Client, error) {
+// makeUpdates makes the update client, and what ends what it started.
+func (a *Agent) makeUpdates() (*client.Client, func(), error) {
 	c := &a.cfg.Update
 	root, err := os.ReadFile(c.Root)
 	if err != nil {
-		return nil, fmt.Errorf("read the repository's root: %w", err)
+		return nil, nil, fmt.Errorf("read the repository's root: %w", err)
 	}
 	dir := filepath.Join(a.cfg.Agent.State, updateDir)
-	trusted := trust.Config{Dir: filepath.Join(dir, "trust"), Root: root}
+	trusted := trust.Config{Dir: filepath.Join(dir, "trust"), Root: root, Pace: trust.Pace{Rate: int64(c.Bandwidth.Size)}}
 	if at, err := time.Parse(time.RFC3339, a.build.Time); err == nil {
 		trusted.Built = at
 	}
-	for _, m := range c.Mirrors {
-		trusted.Mirrors = append(trusted.Mirrors, trust.At(strings.TrimSuffix(m, "/")))
-	}
-	repository, err := trust.New(trusted)
+	repository, end, err := a.repository(trusted, c.Mirrors, c.Streams)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg := client.Config{
-		Dir: dir, Repository: client.Trusted{Client: repository}, Host: newUpdateHost(a), OS: runtime.GOOS + "/" + runtime.GOARCH,
-		Interval: c.Interval.Duration, Lease: c.Lease.Duration, Watch: c.Watch.Duration, Defer: c.Defer.Duration, Manual: c.Manual, OnMove: a.updateMoved,
+		Dir: dir, Repository: repository, Partial: filepath.Join(dir, fetchDir, "downloads"), Host: &hosts{newUpdateHost(a), &ownHost{a, a.own}}, OS: runtime.GOOS + "/" + runtime.GOARCH,
+		Interval: c.Interval.Duration, Lease: c.Lease.Duration, Disk: int64(c.Disk.Size), For: map[release.Stream]client.Settings{}, OnMove: a.updateMoved,
+		OnLook: func(l client.Look) { a.health.Set(lookEntry(l, c.Lease.Duration, time.Now())) },
 	}
 	if v, err := release.ParseVersion(strings.TrimPrefix(a.build.Version, "v")); err == nil {
 		cfg.Platform = v
@@ -55,11 +55,23 @@ func (a *Agent) makeUpdates() (*client.Client, error) {
 	for _, text := range c.Streams {
 		s, err := release.ParseStream(text)
 		if err != nil {
-			return nil, err // checked with the configuration
+			return nil, nil, err // checked with the configuration
 		}
 		cfg.Streams = append(cfg.Streams, s)
+		if cfg.For[s], err = settings(c.For(text)); err != nil {
+			return nil, nil, err
+		}
 	}
-	return client.New(cfg)
+	made, err := client.New(cfg)
+	return made, end, err
+}
+
+// settings is how the operator wants the releases of a stream to be taken.
+func settings(s config.Stream) (client.Settings, error) {
+	windows, err := window.ParseWeek(*s.Windows)
+	return client.Settings{
+		Shadow: s.Shadow.Duration, Watch: s.Watch.Duration, Defer: s.Defer.Duration, Manual: *s.Manual, Lag: *s.Lag, Windows: windows, Urgent: *s.Urgent,
+	}, err
 }
 
 // updating is the update client as a stage, if the operator names mirrors. What cannot be read is a health entry: the agent
@@ -69,7 +81,7 @@ func (a *Agent) updating() []stage {
 		return nil
 	}
 	return []stage{{"updates", func(ctx context.Context) error {
-		made, err := a.makeUpdates()
+		made, end, err := a.makeUpdates()
 		if err != nil {
 			a.health.Set(health.Entry{
 				Component: "update", Status: health.Failed, Summary: "nothing is fetched: " + err.Error(),
@@ -79,9 +91,29 @@ func (a *Agent) updating() []stage {
 			<-ctx.Done()
 			return ctx.Err()
 		}
+		defer end()
 		a.updates.Store(made)
+		select {
+		case <-a.products.Started():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		return errors.Join(made.Run(ctx), ctx.Err())
 	}}}
+}
+
+// silentLooks is how many looks in a row may fail before that is worth a word, where none ever succeeded: at a boot the network comes later.
+const silentLooks = 4
+
+// lookEntry says when nothing new can come in, and why: mirrors were not seen for longer than a release may wait for them.
+func lookEntry(l client.Look, lease time.Duration, now time.Time) health.Entry {
+	e := health.Entry{Component: "update.mirrors", Status: health.OK, Summary: "the mirrors say what is new"}
+	if l.Problem == "" || l.At.IsZero() && l.Failed < silentLooks || !l.At.IsZero() && now.Sub(l.At) <= lease {
+		return e
+	}
+	e.Status, e.Summary = health.Degraded, "no update comes in: "+l.Problem
+	e.Remedy = "what is in force goes on; look at the network, the mirrors and the clock of this machine, then: bailey update check"
+	return e
 }
 
 // updateMoved tells journal, log and health of a move.
@@ -102,142 +134,6 @@ func (a *Agent) updateMoved(m client.Move) {
 	}
 	say("update", "stream", m.Stream, "version", m.Version, "from", m.From, "to", m.To, "reason", m.Reason)
 	a.health.Set(e)
-}
-
-// updateHost runs products for the update client.
-type updateHost struct {
-	a *Agent
-
-	mu    sync.Mutex
-	bases map[string]base // by product: how it was when the release was put in force
-}
-
-// base is what a watched product had done before.
-type base struct {
-	release  string
-	restarts uint32
-	missed   uint64
-}
-
-var _ client.Host = (*updateHost)(nil)
-
-func newUpdateHost(a *Agent) *updateHost { return &updateHost{a: a, bases: map[string]base{}} }
-
-// Installed returns the release that is installed, and its folder.
-func (h *updateHost) Installed(name string) (client.Installed, error) {
-	v, err := h.a.products.Show(name)
-	if errors.Is(err, product.ErrUnknown) {
-		return client.Installed{}, client.ErrNotInstalled
-	}
-	in := client.Installed{Name: v.Release, Folder: v.Folder}
-	if v.Manifest != nil {
-		in.Version = v.Manifest.Version
-	}
-	return in, err
-}
-
-// Plan says what installing the folder would be.
-func (h *updateHost) Plan(ctx context.Context, folder string) (client.Plan, error) {
-	r, err := h.a.products.Plan(ctx, folder)
-	if err != nil {
-		return client.Plan{}, err
-	}
-	asks := r.New
-	if r.Installed == "" {
-		asks = r.Wants
-	}
-	return client.Plan{Product: r.Name, Version: r.Version, Name: r.Release, Asks: asks}, nil
-}
-
-// Rehearse tries the folder.
-func (h *updateHost) Rehearse(ctx context.Context, folder, name string) (client.Rehearsal, error) {
-	r, err := h.a.rehearse(ctx, folder, name, nil)
-	if errors.Is(err, product.ErrBusy) {
-		return client.Rehearsal{}, client.ErrBusy
-	}
-	if err != nil {
-		return client.Rehearsal{}, err
-	}
-	report, err := protojson.Marshal(rehearsalMessage(r))
-	return client.Rehearsal{Passed: r.Passed, Reasons: r.Reasons, Report: report}, err
-}
-
-// Install puts the folder in force.
-func (h *updateHost) Install(ctx context.Context, id, folder, name string) error {
-	v, err := h.a.products.Show(id)
-	if err != nil || v.Release != name {
-		if v, err = h.a.products.Install(ctx, folder, func(r product.Request) error { return stillApproved(r, name, folder) }); err != nil {
-			return err
-		}
-	}
-	h.a.ready.wait(ctx, v.Name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.bases[v.Name] = base{release: name, restarts: v.Status.Restarts, missed: h.account(v.Name).missed()}
-	return nil
-}
-
-func (h *updateHost) account(name string) account { return (*operator)(h.a).accounts()[name] }
-
-// missed is how many questions a product gave no answer to while it lived.
-func (a account) missed() uint64 {
-	if a.answers == nil {
-		return 0
-	}
-	return a.answers.Missed + a.answers.Unsent
-}
-
-// Back puts the release before in force; a product whose first release did harm is stopped.
-func (h *updateHost) Back(ctx context.Context, name, from string) error {
-	v, err := h.a.products.GoBack(ctx, name, from)
-	if errors.Is(err, product.ErrFirst) { // better none than this one
-		_, err = h.a.products.Stop(ctx, name)
-		return err
-	}
-	if err == nil {
-		h.a.ready.wait(ctx, v.Name)
-	}
-	return err
-}
-
-// missesAllowed is how many questions a release that is watched may miss: on a busy machine a good one misses one.
-const missesAllowed = 2
-
-// Watch returns what says which harm a release does.
-func (h *updateHost) Watch(name, release string) (func() string, error) {
-	v, err := h.a.products.Show(name)
-	if err != nil {
-		return nil, err
-	}
-	h.mu.Lock()
-	b, ok := h.bases[name]
-	h.mu.Unlock()
-	if !ok || b.release != release { // another agent put it in force
-		b = base{release: release, restarts: v.Status.Restarts, missed: h.account(name).missed()}
-	}
-	return func() string { return h.harm(name, b) }, nil
-}
-
-func (h *updateHost) harm(name string, b base) string {
-	v, err := h.a.products.Show(name)
-	if err != nil {
-		return err.Error()
-	}
-	s := v.Status
-	switch {
-	case s.State == product.Failed, s.State == product.Waiting:
-		return "it ended: " + s.Reason
-	case s.Restarts > b.restarts:
-		return fmt.Sprintf("it ended, and was started again %d times", s.Restarts-b.restarts)
-	}
-	a := h.account(name)
-	if n := a.missed(); n > b.missed+missesAllowed {
-		return fmt.Sprintf("it missed %d questions", n-b.missed)
-	}
-	if m := a.member; m != nil && (m.Authority == "degraded" || m.Authority == "braked") {
-		return "it is " + m.Authority + ": " + m.Reason
-	}
-	return ""
 }
 
 // updates shows and steers updates for the operator.
@@ -278,6 +174,7 @@ func streamMessage(s *client.Status) *controlv1.UpdateStream {
 	r := &s.Record
 	m := &controlv1.UpdateStream{
 		Stream: s.Stream.String(), Installed: r.Installed, Waiting: valid(s.Waiting), Paused: r.Paused, Pinned: r.Pinned, Frozen: valid(r.Frozen), Problem: valid(r.Problem),
+		Overrides: r.Overrides(), Settings: settingsMessage(&s.Settings),
 	}
 	for _, o := range s.Offers {
 		v := o.Release.Version.String()
@@ -288,17 +185,26 @@ func streamMessage(s *client.Status) *controlv1.UpdateStream {
 	if c := r.Current; c != nil {
 		m.Update = &controlv1.Update{
 			Version: c.Offer.Release.Version.String(), State: string(c.State), Reason: valid(c.Reason), Began: sinceEpoch(c.Began), Changed: sinceEpoch(c.Changed),
-			Until: sinceEpoch(c.Until), Release: c.Release, Previous: c.Previous, Asks: c.Asks, Forced: c.Forced, Rehearsal: rehearsed(c.Rehearsal),
+			Until: sinceEpoch(c.Until), Release: c.Release, Previous: c.Previous, Asks: c.Asks, Forced: c.Forced, Rehearsal: kept(c.Rehearsal, &controlv1.Rehearsal{}),
+			Comparison: kept(c.Shadow, &controlv1.Comparison{}), Fetched: uint64(s.Fetched), Bytes: uint64(s.Bytes),
 		}
 	}
 	return m
 }
 
-// rehearsed reads a report that was kept; one that cannot be read is none.
-func rehearsed(report json.RawMessage) *controlv1.Rehearsal {
-	m := &controlv1.Rehearsal{}
+func settingsMessage(s *client.Settings) *controlv1.UpdateSettings {
+	m := &controlv1.UpdateSettings{Shadow: int64(s.Shadow), Watch: int64(s.Watch), Defer: int64(s.Defer), Manual: s.Manual, Lag: uint32(s.Lag), UrgentIgnoresWindows: s.Urgent}
+	for _, w := range s.Windows {
+		m.Windows = append(m.Windows, w.String())
+	}
+	return m
+}
+
+// kept reads a report into m; one that is not there or cannot be read is none.
+func kept[M proto.Message](report json.RawMessage, m M) M {
+	var none M
 	if len(report) == 0 || (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(report, m) != nil {
-		return nil
+		return none
 	}
 	return m
 }
@@ -319,9 +225,9 @@ func (u *updates) Set(_ context.Context, r *controlv1.UpdateSetRequest) (*contro
 	if c == nil {
 		return nil, errNoUpdates
 	}
-	id, err := release.ParseStream(r.GetStream())
+	id, err := streamOf(r.GetStream())
 	if err != nil {
-		return nil, &control.Fault{Class: control.Invalid, Message: err.Error(), Hint: "see: bailey update list"}
+		return nil, err
 	}
 	var v release.Version
 	if r.GetVersion() != "" {
@@ -343,13 +249,8 @@ func (u *updates) Set(_ context.Context, r *controlv1.UpdateSetRequest) (*contro
 	case r.GetAction() == "skip" && v.IsZero():
 		return nil, &control.Fault{Class: control.Invalid, Message: "no version is named", Hint: "name the one to skip"}
 	}
-	switch err := do(); {
-	case errors.Is(err, client.ErrUnknown):
-		return nil, &control.Fault{Class: control.NotFound, Message: err.Error(), Hint: "see: bailey update list"}
-	case errors.Is(err, client.ErrNothing):
-		return nil, &control.Fault{Class: control.Refused, Message: err.Error(), Hint: "see: bailey update show " + id.String()}
-	case err != nil:
-		return nil, err
+	if err := do(); err != nil {
+		return nil, faultOf(id, err)
 	}
 	for _, s := range c.Status() {
 		if s.Stream == id {
@@ -357,6 +258,55 @@ func (u *updates) Set(_ context.Context, r *controlv1.UpdateSetRequest) (*contro
 		}
 	}
 	return nil, errNoUpdates // it was followed a moment ago
+}
+
+func streamOf(text string) (release.Stream, error) {
+	id, err := release.ParseStream(text)
+	if err != nil {
+		return id, &control.Fault{Class: control.Invalid, Message: err.Error(), Hint: "see: bailey update list"}
+	}
+	return id, nil
+}
+
+// faultOf says what is wrong with what an operator wants of a stream.
+func faultOf(id release.Stream, err error) error {
+	switch {
+	case errors.Is(err, client.ErrUnknown):
+		return &control.Fault{Class: control.NotFound, Message: err.Error(), Hint: "see: bailey update list"}
+	case errors.Is(err, client.ErrNothing):
+		return &control.Fault{Class: control.Refused, Message: err.Error(), Hint: "see: bailey update show " + id.String()}
+	}
+	return err
+}
+
+// Plan says what would come of a stream.
+func (u *updates) Plan(_ context.Context, stream string, force bool) (*controlv1.UpdatePlanResponse, error) {
+	c := u.updates.Load()
+	if c == nil {
+		return nil, errNoUpdates
+	}
+	id, err := streamOf(stream)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.Preview(id, force)
+	if err != nil {
+		return nil, faultOf(id, err)
+	}
+	m := &controlv1.UpdatePlanResponse{
+		Stream: id.String(), Version: p.Version, Waiting: valid(p.Why), State: string(p.State), Base: p.Base,
+		Bytes: uint64(p.Bytes), Fetched: uint64(p.Fetched), Requires: p.Requires,
+	}
+	for _, w := range p.Waits {
+		m.Waits = append(m.Waits, &controlv1.UpdateWait{State: string(w.State), Reason: valid(w.Reason)})
+	}
+	for _, s := range p.Ahead {
+		m.Ahead = append(m.Ahead, string(s))
+	}
+	for _, o := range p.Others {
+		m.Others = append(m.Others, &controlv1.UpdateOther{Version: o.Version, Reason: valid(o.Reason)})
+	}
+	return m, nil
 }
 
 // History returns the newest moves.

@@ -14,13 +14,13 @@ step() { # name command...
   took=$(($(date +%s) - begin))
   echo "<== $name: $result (${took}s)"
   summary="$summary
-$(printf '  %-28s %-7s %4ds' "$name" "$result" "$took")"
+$(printf '  %-32s %-7s %4ds' "$name" "$result" "$took")"
 }
 
 skip() { # name why
   echo "==> $1: not run here: $2"
   summary="$summary
-$(printf '  %-28s skipped: %s' "$1" "$2")"
+$(printf '  %-32s skipped: %s' "$1" "$2")"
 }
 
 # The packages that touch no kernel object; the race detector needs cgo.
@@ -33,6 +33,7 @@ alone="./test/e2e ./test/incident ./test/soak" machines=./test/vm/...
 together() { go test -p 2 -count=1 -timeout 10m $(go list ./... | grep -v -x -F "$(go list $alone $machines)"); }
 one_by_one() { go test -p 1 -count=1 -timeout 15m $alone; }
 race() { CGO_ENABLED=1 go test -race -short -count=1 $(race_packages); }
+virtual() { SHORT=1 sh tools/vm.sh; }
 benches_once() { go test -run '^$' -bench . -benchtime 1x -timeout 10m ./...; }
 demo() { make --no-print-directory run FOR=20s </dev/null; }
 
@@ -44,8 +45,7 @@ step "go test, packages together" together
 step "go test, one by one" one_by_one
 if command -v gcc >/dev/null; then step "go test -race" race; else skip "go test -race" "gcc is missing"; fi
 if command -v qemu-system-x86_64 >/dev/null; then
-  step "kernels in VMs" go run ./test/vm -short
-  step "a whole Debian in VMs" go test -p 1 -count=1 -timeout 30m $machines
+  step "kernels, a whole Debian in VMs" virtual
 else
   skip "kernels and a whole Debian in VMs" "qemu-system-x86_64 is missing"
 fi

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"bailey/agent/event"
 	"bailey/agent/unlock/operatorkey"
 	"bailey/internal/bytesize"
-	"bailey/update/release"
 )
 
 // The words that an open_scope may contain besides absolute paths.
@@ -61,8 +59,10 @@ const (
 	minLease     = time.Second
 	maxLease     = 30 * 24 * time.Hour
 	maxRules     = 1024
-	minLook      = time.Second
-	maxLook      = 7 * 24 * time.Hour
+	minGood      = time.Second
+	maxGood      = 24 * time.Hour
+	minSafe      = 2 // the first takes back what was changed
+	maxSafe      = 1000
 	minRecorder  = bytesize.Size(1 << 20)
 	maxRecorder  = bytesize.Size(64 << 30)
 )
@@ -91,53 +91,19 @@ func (c *Config) check() []Problem {
 	}
 	c.checkOperator(add)
 	c.checkUpdate(add)
+	c.checkBoot(add)
 	return out
 }
 
-// checkUpdate checks what is said of updates; whether a mirror has anything is found out when it is looked at.
-func (c *Config) checkUpdate(add func(key, format string, args ...any)) {
-	u := &c.Update
-	for _, m := range u.Mirrors {
-		at, err := url.Parse(m)
-		switch {
-		case err != nil || !slices.Contains([]string{"https", "http", "file"}, at.Scheme):
-			add("update.mirrors", "%q is no mirror: write https://host/path, http://host/path or file:///path", m)
-		case at.Scheme == "file" && (at.Host != "" || !filepath.IsAbs(at.Path)), at.Scheme != "file" && at.Host == "":
-			add("update.mirrors", "%q is no mirror: write file:///path, or a host and a path", m)
-		}
+func (c *Config) checkBoot(add func(key, format string, args ...any)) {
+	switch d := c.Boot.GoodAfter; {
+	case d.bad != "":
+		add("boot.good_after", "%q is not a duration: write a number with its unit, e.g. \"2m\"", d.bad)
+	case d.Duration < minGood || d.Duration > maxGood:
+		add("boot.good_after", "%s is out of range: use %s to %s", d, minGood, maxGood)
 	}
-	checkPaths(add, "update.root", []string{u.Root})
-	vendors := map[string]string{}
-	for _, text := range u.Streams {
-		s, err := release.ParseStream(text)
-		if err != nil {
-			add("update.streams", "%s: write vendor/product/code or vendor/product/content", err)
-			continue
-		}
-		if v, ok := vendors[s.Product]; ok && v != s.Vendor {
-			add("update.streams", "the product %s has two vendors, %s and %s: a machine has one product of a name", s.Product, v, s.Vendor)
-		}
-		vendors[s.Product] = s.Vendor
-	}
-	if len(u.Mirrors) > 0 && len(u.Streams) == 0 {
-		add("update.streams", "names none, so that nothing would ever be fetched from the mirrors")
-	}
-	for _, d := range []struct {
-		key      string
-		value    Duration
-		min, max time.Duration
-	}{
-		{"update.interval", u.Interval, minLook, maxLook},
-		{"update.lease", u.Lease, minLook, maxLease},
-		{"update.watch", u.Watch, minLook, maxLease},
-		{"update.defer", u.Defer, 0, maxLease},
-	} {
-		switch {
-		case d.value.bad != "":
-			add(d.key, "%q is not a duration: write a number with its unit, e.g. \"10m\"", d.value.bad)
-		case d.value.Duration < d.min || d.value.Duration > d.max:
-			add(d.key, "%s is out of range: use %s to %s", d.value, d.min, d.max)
-		}
+	if n := c.Boot.SafeAfter; n < minSafe || n > maxSafe {
+		add("boot.safe_after", "%d is out of range: use %d to %d", n, minSafe, maxSafe)
 	}
 }
 

@@ -38,6 +38,7 @@ type Config struct {
 	Operator  Operator  `toml:"operator"`
 	Rules     Rules     `toml:"rules"`
 	Update    Update    `toml:"update"`
+	Boot      Boot      `toml:"boot"`
 }
 
 // Agent is where the agent keeps its things.
@@ -128,16 +129,10 @@ type Rules struct {
 	PerProduct int      `toml:"per_product" comment:"how many rules one product can have"`
 }
 
-// Update is where releases of products come from, and what is done with them.
-type Update struct {
-	Mirrors  []string `toml:"mirrors" comment:"where releases are offered, in this order: https://…, http://… or file:///… with metadata and targets below it; empty: nothing is fetched"`
-	Root     string   `toml:"root" comment:"the root that the mirrors are believed by, as bailey-fleet repo init made it"`
-	Streams  []string `toml:"streams" comment:"which releases are wanted, e.g. \"acme/edr/code\" and \"acme/edr/content\""`
-	Interval Duration `toml:"interval" comment:"how often the mirrors are looked at"`
-	Lease    Duration `toml:"lease" comment:"how old such a look may be when a release gets its say: what a vendor takes back must be heard of"`
-	Watch    Duration `toml:"watch" comment:"how long a new release is watched, unless it says so itself; harm within that time puts the one before back"`
-	Defer    Duration `toml:"defer" comment:"how long a release must have been offered until it is taken, unless it is urgent"`
-	Manual   bool     `toml:"manual" comment:"every release waits for the operator's word (bailey update apply)"`
+// Boot is what follows when this machine's boots do not end well.
+type Boot struct {
+	GoodAfter Duration `toml:"good_after" comment:"how long a boot, and what was changed in it, must last to be good; a change after which the machine goes down earlier is taken back"`
+	SafeAfter int      `toml:"safe_after" comment:"boots in a row that were not good and did not end in order, after which no product is started and nobody is asked (safe mode)"`
 }
 
 // The words of Guard.Enabled.
@@ -197,8 +192,9 @@ func Default() *Config {
 		Rules:    Rules{Enabled: true, MaxLease: Duration{Duration: 24 * time.Hour}, PerProduct: 256},
 		Update: Update{
 			Mirrors: []string{}, Root: "/etc/bailey/update-root.json", Streams: []string{}, Interval: Duration{Duration: 5 * time.Minute},
-			Lease: Duration{Duration: time.Hour}, Watch: Duration{Duration: 10 * time.Minute},
+			Lease: Duration{Duration: time.Hour}, Shadow: Duration{Duration: 2 * time.Minute}, Watch: Duration{Duration: 10 * time.Minute}, Windows: []string{}, Disk: Size{Size: 4 << 30},
 		},
+		Boot: Boot{GoodAfter: Duration{Duration: 2 * time.Minute}, SafeAfter: 3},
 	}
 }
 

@@ -43,14 +43,14 @@ func decodeProblems(err error) []Problem {
 		for i := range strict.Errors {
 			e := &strict.Errors[i]
 			row, _ := e.Position()
-			out = append(out, Problem{Line: row, Key: strings.Join(e.Key(), "."), Text: "unknown key" + suggest(e.Key())})
+			out = append(out, Problem{Line: row, Key: dotted(e.Key()), Text: "unknown key" + suggest(e.Key())})
 		}
 		return out
 	}
 	var de *toml.DecodeError
 	if errors.As(err, &de) {
 		row, _ := de.Position()
-		return []Problem{{Line: row, Key: strings.Join(de.Key(), "."), Text: strings.TrimPrefix(de.Error(), "toml: ")}}
+		return []Problem{{Line: row, Key: dotted(de.Key()), Text: strings.TrimPrefix(de.Error(), "toml: ")}}
 	}
 	return []Problem{{Text: strings.TrimPrefix(err.Error(), "toml: ")}}
 }
@@ -67,9 +67,10 @@ func keyLines(data []byte) map[string]int {
 		switch e.Kind {
 		case unstable.Table:
 			table = keyOf(e)
+			lines[dotted(table)] = lineOf(&p, e)
 		case unstable.KeyValue:
 			key := append(append([]string{}, table...), keyOf(e)...)
-			lines[strings.Join(key, ".")] = lineOf(&p, e)
+			lines[dotted(key)] = lineOf(&p, e)
 			inlineLines(&p, e.Value(), key, lines)
 		}
 	}
@@ -84,7 +85,7 @@ func inlineLines(p *unstable.Parser, v *unstable.Node, prefix []string, lines ma
 	for it := v.Children(); it.Next(); {
 		kv := it.Node()
 		key := append(append([]string{}, prefix...), keyOf(kv)...)
-		lines[strings.Join(key, ".")] = lineOf(p, kv)
+		lines[dotted(key)] = lineOf(p, kv)
 		inlineLines(p, kv.Value(), key, lines)
 	}
 }

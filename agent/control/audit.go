@@ -17,7 +17,7 @@ import (
 // added is an action until it is listed here.
 var reading = map[string]bool{
 	"Status": true, "Health": true, "Events": true, "ProductPlan": true, "ProductList": true, "ProductShow": true, "ProductLogs": true,
-	"CacheShow": true, "BrakeList": true, "RuleList": true, "UpdateList": true, "UpdateHistory": true,
+	"CacheShow": true, "BrakeList": true, "RuleList": true, "UpdateList": true, "UpdatePlan": true, "UpdateHistory": true,
 }
 
 // Action is a request that may change something.

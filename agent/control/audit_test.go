@@ -18,7 +18,7 @@ import (
 // actions lists the methods that change something.
 var actions = []string{
 	"ProductInstall", "ProductRehearse", "ProductStart", "ProductStop", "ProductRestart", "ProductRemove", "ProductGrant", "ProductRevoke", "ProductSet",
-	"CacheClear", "AgentUpgrade", "BrakeRelease", "Unlock", "Lock", "UpdateCheck", "UpdateSet",
+	"CacheClear", "AgentUpgrade", "BrakeRelease", "Unlock", "Lock", "UpdateCheck", "UpdateSet", "BootGood",
 }
 
 // record keeps what Audit was told, in order.

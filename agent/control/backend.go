@@ -21,6 +21,8 @@ type Agent interface {
 	Ancestors(key event.ProcessKey) []*event.Process
 	// Upgrade has the program at path started as the next agent, and returns when this one begins to hand over.
 	Upgrade(ctx context.Context, path string) error
+	// BootGood forgets unclean boots and leaves safe mode, or returns a Fault of class Refused where the boot itself was meant to be safe.
+	BootGood(ctx context.Context) (*controlv1.Boot, error)
 }
 
 // Tap is a bounded queue of events for one reader; its methods are called by one goroutine.
@@ -60,6 +62,8 @@ type Updates interface {
 	Check(ctx context.Context) error
 	// Set does what the operator wants of a stream, or returns a Fault: Invalid, NotFound or Refused.
 	Set(ctx context.Context, r *controlv1.UpdateSetRequest) (*controlv1.UpdateStream, error)
+	// Plan says what would come of a stream, or returns a Fault: Invalid, NotFound or Refused.
+	Plan(ctx context.Context, stream string, force bool) (*controlv1.UpdatePlanResponse, error)
 	// History returns the newest moves, at most limit.
 	History(ctx context.Context, limit int) ([]*controlv1.UpdateMove, error)
 }

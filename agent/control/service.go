@@ -37,6 +37,11 @@ func (s *service) Health(ctx context.Context, _ *connect.Request[controlv1.Healt
 	return respond(s.cfg.Agent.Health(ctx))
 }
 
+func (s *service) BootGood(ctx context.Context, _ *connect.Request[controlv1.BootGoodRequest]) (*connect.Response[controlv1.BootGoodResponse], error) {
+	b, err := s.cfg.Agent.BootGood(ctx)
+	return respond(&controlv1.BootGoodResponse{Boot: b}, err)
+}
+
 func (s *service) ProductPlan(ctx context.Context, r *connect.Request[controlv1.ProductPlanRequest]) (*connect.Response[controlv1.ProductPlanResponse], error) {
 	if err := checkPath(r.Msg.GetPath()); err != nil {
 		return nil, toConnect(err)
@@ -214,6 +219,10 @@ func (s *service) UpdateCheck(ctx context.Context, _ *connect.Request[controlv1.
 func (s *service) UpdateSet(ctx context.Context, r *connect.Request[controlv1.UpdateSetRequest]) (*connect.Response[controlv1.UpdateSetResponse], error) {
 	st, err := s.cfg.Updates.Set(ctx, r.Msg)
 	return respond(&controlv1.UpdateSetResponse{Stream: st}, err)
+}
+
+func (s *service) UpdatePlan(ctx context.Context, r *connect.Request[controlv1.UpdatePlanRequest]) (*connect.Response[controlv1.UpdatePlanResponse], error) {
+	return respond(s.cfg.Updates.Plan(ctx, r.Msg.GetStream(), r.Msg.GetForce()))
 }
 
 // maxMoves is how many moves one request returns.

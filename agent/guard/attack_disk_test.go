@@ -109,7 +109,8 @@ func mapperAttacks() []attack {
 				return err
 			}
 			defer mapper(dmRemove, "second", "") //nolint:errcheck // of the attacker
-			return errors.Join(writeAt(mapped(s.Lower, s.Disk), diskSpot, "x"), dropCaches())
+			defer unix.Sync()                    // the disk is looked at, not what is kept of it in memory
+			return writeAt(mapped(s.Lower, s.Disk), diskSpot, "x")
 		}},
 		{name: "dm_load_error_table", possible: storageTools, do: func(s *scene) error {
 			err := errors.Join(mapperTable(mapperName, "error", ""), mapper(dmSuspend, mapperName, ""))
@@ -150,18 +151,11 @@ func write10() []byte {
 
 // seeMark says whether a command has reached the disk: the disk's own word, past the kernel's memory of it.
 func (s *scene) seeMark() error {
-	fd, err := unix.Open(s.Disk, unix.O_RDONLY|unix.O_DIRECT, 0)
+	sector, err := readDisk(s.Disk)
 	if err != nil {
 		return err
 	}
-	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return err
-	}
-	if _, err := unix.Pread(fd, page[:512], diskSpot); err != nil {
-		return err
-	}
-	if !bytes.Equal(page[:512], mark) {
+	if !bytes.Equal(sector, mark) {
 		return errors.New("the disk does not have it")
 	}
 	return errEffect
@@ -331,11 +325,6 @@ func mapped(disk, not string) string {
 		}
 	}
 	return "/dev/no-mapped-device"
-}
-
-func dropCaches() error {
-	unix.Sync()
-	return put("/proc/sys/vm/drop_caches", "3")
 }
 
 // mdOnTheDisk makes the disk a part of an array (include/uapi/linux/raid/md_u.h).

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"sync"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -116,16 +115,27 @@ func spareThreads() {
 	all.Wait()
 }
 
-// fillPIDs starts processes until there is no number for another.
+// fillPIDs starts processes until there is no number for another, and takes for some seconds what becomes free: the victim's spare threads end one
+// after the other. Where the numbers have come round once, the kernel gives out none below 300.
 func fillPIDs() error {
-	cmd := exec.Command("/bin/sh", "-c", `i=0; while [ $i -lt 400 ]; do sleep 13 & i=$((i+1)); done`)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return err
+	var all []*exec.Cmd
+	defer func() {
+		for _, cmd := range all {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	}()
+	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); {
+		cmd := exec.Command("sleep", "20") // longer than this takes; an attacker that is ended leaves nothing for long
+		if err := cmd.Start(); errors.Is(err, unix.EAGAIN) {
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: 20e6}, nil)
+			continue
+		} else if err != nil {
+			return err
+		}
+		all = append(all, cmd)
 	}
-	_ = cmd.Wait() // the shell ends at the first process that it cannot start
-	pause()
-	return unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	return nil
 }
 
 // swapToOwnDisk has the kernel swap to a device of the attacker's.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io/fs"
@@ -99,19 +100,30 @@ func (s *scene) lookAtFiles(n snapshot) {
 	var st unix.Statfs_t
 	err := unix.Statfs(s.Dir, &st)
 	n["filesystem"] = fmt.Sprint(st.Type, st.Flags, err)
-	disk, err := os.Open(cmp.Or(s.Lower, s.Disk))
-	if err == nil {
-		var b [64]byte
-		_, err = disk.ReadAt(b[:], diskSpot)
-		n["disk"] = fmt.Sprint(b, err)
-		disk.Close()
-	}
+	sector, err := readDisk(cmp.Or(s.Lower, s.Disk))
+	n["disk"] = fmt.Sprintf("%x %v", sector, err)
 	err = os.WriteFile(s.Elsewhere+"/alive", nil, 0o600) // a filesystem that was shut down refuses that
 	n["alive"] = fmt.Sprint(err)
 }
 
 // diskSpot is where on the disk nothing is.
 const diskSpot = 2040 * 1024
+
+// readDisk returns the sector at diskSpot as the disk itself has it, whatever the kernel keeps of it.
+func readDisk(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Munmap(page) //nolint:errcheck // it is a mapping
+	n, err := unix.Pread(fd, page[:512], diskSpot)
+	return bytes.Clone(page[:max(n, 0)]), err
+}
 
 func xattrs(path string) string {
 	var b [512]byte

@@ -99,7 +99,7 @@ func (h *Hub) SetDegraded(number int, degraded bool, reason string) {
 	if degraded {
 		why = reason
 		entry.Status, entry.Summary = health.Degraded, "not waited for: "+reason
-		entry.Remedy = "it returns by itself when it misses nothing; see: bailey product show " + c.name
+		entry.Remedy = "it returns by itself when it misses nothing; see: bailey product show " + c.Name()
 	}
 	h.cfg.Health.Set(entry)
 	c.change(func(a *authority) { a.degraded = why }, reason)
@@ -116,7 +116,7 @@ func (h *Hub) SetBraked(name string, braked bool, reason string) {
 		h.braked[name], why = reason, reason
 	}
 	for _, c := range h.book.Load().clients {
-		if c == nil || c.name != name {
+		if c == nil || c.Name() != name {
 			continue
 		}
 		h.rewrite(func(*book) {})
@@ -131,7 +131,7 @@ func (h *Hub) SetBraked(name string, braked bool, reason string) {
 // Authority returns how much an attached product's answers count; empty when it is not attached.
 func (h *Hub) Authority(name string) string {
 	for _, c := range h.book.Load().clients {
-		if c != nil && c.name == name {
+		if c != nil && c.Name() == name {
 			word, _, _ := c.authority.now()
 			return word
 		}
@@ -145,7 +145,7 @@ func (h *Hub) Name(number int) string {
 		return ""
 	}
 	if c := h.book.Load().clients[number]; c != nil {
-		return c.name
+		return c.Name()
 	}
 	return ""
 }
@@ -188,7 +188,7 @@ func (c *Client) tellLag(losing bool) {
 	if losing {
 		why = "loses events: it reads them too slowly"
 		entry.Status, entry.Summary = health.Degraded, "it "+why
-		entry.Remedy = "its author must make it faster or let it subscribe to less; a higher cpu grant may help: bailey product show " + c.name
+		entry.Remedy = "its author must make it faster or let it subscribe to less; a higher cpu grant may help: bailey product show " + c.Name()
 	}
 	c.hub.cfg.Health.Set(entry)
 	c.change(func(a *authority) { a.losing = why }, fmt.Sprintf("lost no event in %v", lagCalm))

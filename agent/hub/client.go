@@ -12,7 +12,6 @@ import (
 type Client struct {
 	hub     *Hub
 	number  int
-	name    string
 	conn    Conn
 	member  atomic.Pointer[Member]
 	sub     atomic.Pointer[filter]
@@ -36,6 +35,9 @@ type Client struct {
 
 	authority authority
 
+	heir    *Client // takes its place when it goes; guarded by the hub's order
+	standby *Member // what it is again then; nil where it is nobody's heir
+
 	tokens  tokens
 	count   clientCounters
 	faulted atomic.Uint64
@@ -46,7 +48,7 @@ type news struct{ authority, reason string }
 
 func newClient(h *Hub, number int, m Member, conn Conn) *Client {
 	c := &Client{
-		hub: h, number: number, name: m.Name, conn: conn,
+		hub: h, number: number, conn: conn,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), flushed: make(chan struct{}),
 	}
 	c.member.Store(&m)
@@ -67,11 +69,11 @@ func newClient(h *Hub, number int, m Member, conn Conn) *Client {
 func (c *Client) Number() int { return c.number }
 
 // Name returns the product's name.
-func (c *Client) Name() string { return c.name }
+func (c *Client) Name() string { return c.member.Load().Name }
 
-func (c *Client) component() string { return "product." + c.name + ".authority" }
+func (c *Client) component() string { return "product." + c.Name() + ".authority" }
 
-func (c *Client) eventsComponent() string { return "product." + c.name + ".events" }
+func (c *Client) eventsComponent() string { return "product." + c.Name() + ".events" }
 
 func (c *Client) close() {
 	if c.closed.CompareAndSwap(false, true) {
@@ -125,7 +127,7 @@ func (c *Client) Finding(f *event.FindingDetail) {
 		return
 	}
 	c.count.findings.Add(1)
-	f.Product = c.name
+	f.Product = c.Name()
 	c.hub.Publish(&event.Event{Kind: event.Finding, Time: now, Finding: f})
 }
 
@@ -133,7 +135,7 @@ func (c *Client) Finding(f *event.FindingDetail) {
 func (c *Client) Fault(err error) {
 	n := c.faulted.Add(1)
 	if n <= 10 || n%1000 == 0 {
-		c.hub.cfg.Log.Warn("product broke the protocol", "product", c.name, "faults", n, "err", err)
+		c.hub.cfg.Log.Warn("product broke the protocol", "product", c.Name(), "faults", n, "err", err)
 	}
 }
 

@@ -26,6 +26,7 @@ type Verdicts interface {
 	Answer(product int, id uint64, deny, cacheFile bool) error
 	Extend(product int, id, deadline uint64) error
 	Joined(product int, name string)
+	Renamed(product int, name string) // it goes on under another name; an empty one says that nobody has the number any more
 	Gone(product int)
 	Brake(product int) // its denies stop to count, also on questions in flight
 	Invalidate(cause string) error

@@ -154,10 +154,11 @@ func (e *engine) Extend(product int, id, deadline uint64) error {
 	e.note("extend %d %d %d", product, id, deadline)
 	return nil
 }
-func (e *engine) Joined(product int, name string) { e.note("joined %d %s", product, name) }
-func (e *engine) Gone(product int)                { e.note("gone %d", product) }
-func (e *engine) Brake(product int)               { e.note("brake %d", product) }
-func (e *engine) Invalidate(cause string) error   { e.note("invalidate %s", cause); return nil }
+func (e *engine) Joined(product int, name string)  { e.note("joined %d %s", product, name) }
+func (e *engine) Renamed(product int, name string) { e.note("renamed %d %s", product, name) }
+func (e *engine) Gone(product int)                 { e.note("gone %d", product) }
+func (e *engine) Brake(product int)                { e.note("brake %d", product) }
+func (e *engine) Invalidate(cause string) error    { e.note("invalidate %s", cause); return nil }
 
 func boot() uint64 { return uint64(time.Now().UnixNano()) }
 

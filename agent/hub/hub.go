@@ -101,6 +101,7 @@ func (h *Hub) Bind(v Verdicts) { h.verdicts = v }
 // Member is a product as the operator granted it.
 type Member struct {
 	Name, Release string
+	Beside        string        // the product that it runs beside; empty for a product itself
 	Shadow        bool          // its answers are recorded and never count
 	See           event.KindSet // events it may get
 	Decide        event.KindSet // questions it may be asked
@@ -176,11 +177,21 @@ func (h *Hub) Detach(c *Client) {
 	if h.book.Load().clients[c.number] != c {
 		return
 	}
+	heir := h.inherit(c)
 	h.rewrite(func(b *book) { b.clients[c.number] = nil })
 	c.close()
 	c.forgetTally()
 	h.verdicts.Gone(c.number)
 	h.cfg.Health.Remove(c.component())
+	if heir != nil {
+		h.renamed(heir, "the release that took its place is gone")
+	}
+	if m := c.member.Load(); m.Beside != "" || heir != nil { // its number is nobody's
+		if h.ever[m.Name] == c.number {
+			delete(h.ever, m.Name)
+		}
+		h.verdicts.Renamed(c.number, "")
+	}
 	h.changed("product_detached")
 	<-c.flushed
 	h.cfg.Health.Remove(c.eventsComponent())

@@ -28,6 +28,7 @@ const (
 	KindUnlock     Kind = "unlock"     // a token was accepted or refused, or what it allowed is over; and a start without the guard
 	KindRule       Kind = "rule"       // a rule in the kernel was installed, refused, renewed, taken over, or ended
 	KindUpdate     Kind = "update"     // a release went a step on its way, or back
+	KindBoot       Kind = "boot"       // the machine booted: how it ended before, and what follows
 
 	KindSegment Kind = "segment" // the first line of a segment
 	KindDropped Kind = "dropped" // old segments made room
@@ -37,7 +38,7 @@ const (
 // Kinds lists every kind.
 func Kinds() []Kind {
 	return []Kind{
-		KindAgent, KindOperator, KindInstall, KindRemove, KindGrant, KindProduct, KindHealth, KindDeny, KindOverridden, KindUnlock, KindRule, KindUpdate,
+		KindAgent, KindOperator, KindInstall, KindRemove, KindGrant, KindProduct, KindHealth, KindDeny, KindOverridden, KindUnlock, KindRule, KindUpdate, KindBoot,
 		KindSegment, KindDropped, KindLost,
 	}
 }

@@ -29,6 +29,10 @@ const (
 	// agent that lives and is not stopped. On a machine that is out of processor time shorter ones take starving for hanging, and
 	// let through what would have been refused.
 	strikes = 8
+	// restStrikes is how many looks in a row may find unmoved deadlines where nobody is known to wait: 2 s, four times what the agent
+	// takes to move them. An agent that stops between reading a question and taking note of it leaves no other trace, until somebody
+	// else asks.
+	restStrikes = 80
 	// retryAfter is how long the keeper answers before it leaves a question to a silent agent once more.
 	retryAfter = 250 * time.Millisecond
 	// sweepChunk is how many numbers are tried between two looks at what is unread: about a millisecond.
@@ -61,6 +65,7 @@ type answerer struct {
 	// Of the answerer's thread.
 	turns, beats         uint64
 	unread, unanswered   int // strikes
+	unmoved              int // the same, of the deadlines where nobody is known to wait
 	looked               uint64
 	since                uint64 // when the agent was first found silent
 	until                uint64 // when it gets the chance to answer again
@@ -252,24 +257,29 @@ func (a *answerer) beat(now uint64) {
 		return
 	}
 	a.looked = now
-	if since > uint64(2*tick) && a.board.Armed.Load() != 0 && a.unread+a.unanswered > 0 {
+	armed := a.board.Armed.Load() != 0
+	late := since > uint64(2*tick) && armed
+	if late && a.unread+a.unanswered > 0 {
 		return // this thread got no processor time either: that the agent got none says nothing
 	}
 	turns, beats := a.board.Turns.Load(), a.board.Beats.Load()
 	a.unread = strike(a.unread, turns == a.turns && a.readable(a.group.Load()))
 	a.unanswered = strike(a.unanswered, beats == a.beats && a.board.Unanswered.Load() > 0)
+	if moved := beats != a.beats; moved || !late {
+		a.unmoved = strike(a.unmoved, !moved && armed)
+	}
 	if (turns != a.turns || beats != a.beats) && !a.stopped.Load() {
 		a.since = 0
 	}
 	a.turns, a.beats = turns, beats
-	a.heartbeat = a.unread < strikes && a.unanswered < strikes
+	a.heartbeat = a.unread < strikes && a.unanswered < strikes && a.unmoved < restStrikes
 }
 
 func strike(n int, again bool) int {
 	if !again {
 		return 0
 	}
-	return min(n+1, strikes)
+	return min(n+1, restStrikes)
 }
 
 // tookOver begins a bypass. With sweep, whatever the agent has read is answered too.

@@ -73,6 +73,21 @@ func newRig(t *testing.T) *rig {
 	return &rig{t: t, a: a, group: group, dir: dir, files: []string{file}}
 }
 
+// serving has this process be the agent, which serves and is never ended, and returns what makes the answerer look once more.
+func (r *rig) serving() (step func()) {
+	r.t.Helper()
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = unix.Close(self) })
+	r.a.watch(self)
+	r.a.board.Serving.Store(1)
+	r.a.killAfter = time.Hour
+	now := boottime.Now()
+	return func() { now += uint64(tick); r.a.look(now) }
+}
+
 // open has n processes open the file, each of which waits for an answer, and returns a function that waits for all.
 func (r *rig) open(n int) (done func(within time.Duration)) {
 	r.t.Helper()
@@ -194,17 +209,7 @@ func TestAnsweringAllocatesNothing(t *testing.T) {
 
 func TestASilentAgentIsNoticedAndGivenAnotherChance(t *testing.T) {
 	r := newRig(t)
-	a := r.a
-	self, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(self)
-	a.watch(self)
-	a.board.Serving.Store(1)
-	a.killAfter = time.Hour
-	now := boottime.Now()
-	step := func() { now += uint64(tick); a.look(now) }
+	a, step := r.a, r.serving()
 	step()
 	if a.bypassing {
 		t.Fatal("an agent that nobody asks is taken for silent")
@@ -236,6 +241,43 @@ func TestASilentAgentIsNoticedAndGivenAnotherChance(t *testing.T) {
 	step()
 	if a.since != 0 {
 		t.Error("an agent that reads again is still on its way out")
+	}
+}
+
+// An agent that stops right after it has read a question has told nobody of it. On a machine where nobody else asks that is seen all the same.
+func TestAQuestionThatNobodyKnowsOf(t *testing.T) {
+	r := newRig(t)
+	a, step := r.a, r.serving()
+	a.board.Armed.Store(1)
+	for i := range 10 * restStrikes {
+		if i%(restStrikes/4) == 0 {
+			a.board.Beats.Add(1)
+		}
+		if step(); a.bypassing {
+			t.Fatalf("an agent that is there, and that nobody asks, is taken for silent after %d looks", i)
+		}
+	}
+	done := r.open(1)
+	fds := r.read(1)
+	defer closeAll(fds)
+	for range restStrikes {
+		step()
+	}
+	if !a.bypassing || a.board.Bypassed.Load() != 1 {
+		t.Fatalf("bypassing %v, %d answered", a.bypassing, a.board.Bypassed.Load())
+	}
+	done(10 * time.Second)
+	for range 2 * restStrikes {
+		if step(); !a.bypassing {
+			t.Fatal("an agent that does not move is believed to answer")
+		}
+	}
+	a.board.Beats.Add(1)
+	for range int(retryAfter/tick) + 1 {
+		step()
+	}
+	if a.bypassing {
+		t.Error("an agent that moves again is not let answer")
 	}
 }
 

@@ -19,7 +19,7 @@ type Board struct {
 	Armed *atomic.Uint32
 	// Turns is moved on by whoever reads questions in the agent, at every turn: it proves reading.
 	Turns *atomic.Uint64
-	// Beats is moved on by the goroutine that ends budgets, at every look at the deadlines: it proves answering.
+	// Beats is moved on by the goroutine that ends budgets, at every look at the deadlines, twice a second at least: it proves answering.
 	Beats *atomic.Uint64
 	// Unanswered is how many questions the agent has read and not answered.
 	Unanswered *atomic.Int64

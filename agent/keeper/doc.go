@@ -14,5 +14,8 @@
 // which every agent has occupied since before its first instruction, so that an agent that was only stopped, and goes on,
 // cannot answer a question of the answerer's by mistake: it is told that nobody waits.
 //
-// Invariant: while the keeper lives, no question waits longer than the keeper's patience (strikes times tick) for an agent that does not answer.
+// Nothing is started here, nor in the agent, but by internal/launch: the start of a program can be a question of one's own.
+//
+// Invariant: while the keeper lives, no question waits longer than the keeper's patience (strikes times tick) for an agent that does not
+// answer; one that was read by an agent which then stopped before it took note of it, where nobody else asks, than restStrikes times tick.
 package keeper

@@ -46,7 +46,7 @@ func (k *Keeper) ended(c *child, status syscall.WaitStatus) {
 	case k.next != nil && !k.ending: // it goes on with that one, once what this one had read is answered
 		k.cfg.Log.Error("the agent ended during its upgrade: the new one goes on", "pid", c.pid, "how", how)
 		k.board.Released.Add(uint64(k.store.letGo()))
-	case k.ending, c.ending, !k.wasReady:
+	case k.ending, c.ending, !k.wasReady && k.previous == nil:
 		k.ending, k.code = true, code
 	default:
 		k.board.Released.Add(uint64(k.store.letGo()))
@@ -55,9 +55,22 @@ func (k *Keeper) ended(c *child, status syscall.WaitStatus) {
 	}
 }
 
+// begins has agents started from the program at path, with the keeper's own to go back to.
+func (k *Keeper) begins(path string) {
+	if path == "" {
+		return
+	}
+	p, err := openProgram(path)
+	if err != nil {
+		k.cfg.Log.Error("the agent is started from the keeper's own program", "err", err)
+		return
+	}
+	k.program, k.previous = p, k.program
+}
+
 // over counts an end and plans the next start.
 func (k *Keeper) over(code int, how string) {
-	if !k.wasReady {
+	if !k.wasReady && k.previous == nil {
 		k.ending, k.code = true, code
 		return
 	}
@@ -65,7 +78,7 @@ func (k *Keeper) over(code int, how string) {
 	now := time.Now()
 	k.ends = append(recent(k.ends, now.Add(-k.cfg.Window)), now)
 	switch {
-	case len(k.ends) >= 3 && k.previous != nil:
+	case k.previous != nil && (len(k.ends) >= 3 || !k.wasReady):
 		k.cfg.Log.Error("the new agent does not keep running: back to the one before", "path", k.previous.path)
 		k.program.close()
 		k.program, k.previous = k.previous, nil

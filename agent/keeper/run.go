@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -19,9 +20,11 @@ import (
 // Config is what a Keeper needs.
 type Config struct {
 	Args []string // the agent's arguments, without its name
-	Run  string   // the run directory: the keeper writes StateName there
-	Deny bool     // the operator's default: refuse what the agent cannot answer
-	Log  *slog.Logger
+	// Program is what agents are started from; empty, or when no agent of it gets ready: the keeper's own.
+	Program string
+	Run     string // the run directory: the keeper writes StateName there
+	Deny    bool   // the operator's default: refuse what the agent cannot answer
+	Log     *slog.Logger
 
 	KillAfter  time.Duration // how long a silent agent is waited for before it is ended; default 2 s
 	CrashLoop  int           // ends of the agent within CrashWindow after which it is not started again; default 5
@@ -104,7 +107,9 @@ func New(cfg Config) (*Keeper, error) {
 	if err != nil {
 		return nil, errors.Join(err, board.Close())
 	}
-	return &Keeper{cfg: cfg, board: board, answerer: a, store: newStore(a), program: p, messages: make(chan envelope), service: newService(nil, 0)}, nil
+	k := &Keeper{cfg: cfg, board: board, answerer: a, store: newStore(a), program: p, messages: make(chan envelope), service: newService(nil, 0)}
+	k.begins(cfg.Program)
+	return k, nil
 }
 
 func orDefault(d *time.Duration, v time.Duration) {
@@ -193,7 +198,8 @@ func (k *Keeper) done() bool {
 
 // harden keeps the keeper in memory, small, and away from the kernel's killer, as far as that is allowed.
 func (k *Keeper) harden() {
-	debug.SetGCPercent(20) // the first collection comes at 0.8 MiB instead of 4, all of which would stay locked in memory
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0)) // or the runtime would stop everybody to follow a change of the processors
+	debug.SetGCPercent(20)                    // the first collection comes at 0.8 MiB instead of 4, all of which would stay locked in memory
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		k.cfg.Log.Warn("the keeper's memory is not locked", "err", err)
 	}

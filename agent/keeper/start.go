@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"bailey/internal/launch"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -96,7 +98,7 @@ func (k *Keeper) start(p *program, standby bool) (*child, error) {
 	// Not by its path: the file there may be another one by now.
 	path := "/proc/self/fd/" + strconv.Itoa(int(p.file.Fd()))
 	c.pid, err = preferred(func() (int, error) {
-		return syscall.ForkExec(path, append([]string{filepath.Base(p.path)}, k.cfg.Args...), attr)
+		return launch.ForkExec(path, append([]string{filepath.Base(p.path)}, k.cfg.Args...), attr)
 	})
 	if err != nil {
 		_ = ours.Close()

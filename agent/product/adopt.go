@@ -33,7 +33,7 @@ func (r *run) prepareToOutlive(sock int) (err error) {
 
 // life is what the next agent must know.
 func (r *run) life() (life, error) {
-	record, err := digest(r.record)
+	record, err := digest(r.record.started())
 	if err != nil {
 		return life{}, err
 	}
@@ -43,7 +43,7 @@ func (r *run) life() (life, error) {
 	}
 	p := r.process.Parts()
 	l := life{
-		Product: r.record.Name, Record: record, Manifest: mf, Init: p.Init, PID: p.PID, ReadOnly: r.readOnly, Notes: p.Notes,
+		Product: r.record.Name, Place: r.place, Record: record, Manifest: mf, Init: p.Init, PID: p.PID, ReadOnly: r.readOnly, Notes: p.Notes,
 		Began: sinceBoot(r.began), Since: r.since, Delay: r.crashes.delay,
 	}
 	for _, t := range r.crashes.ends {
@@ -63,7 +63,7 @@ func (r *run) secure(keep func() error) {
 		e.Status, e.Summary = health.Degraded, "it ends with the agent: the keeper does not take it: "+err.Error()
 		e.Remedy = fmt.Sprintf("see the keeper in `bailey status`, then `bailey product restart %s`", r.u.name)
 	}
-	r.u.m.cfg.Health.Set(e)
+	r.u.tell(e)
 }
 
 // release makes the product end with this agent again.
@@ -74,7 +74,11 @@ func (r *run) release() {
 	if err := r.unkeep(); err != nil {
 		r.u.m.cfg.Log.Error("the keeper does not let go of a product", "product", r.u.name, "err", err)
 	}
-	r.u.m.cfg.Health.Remove("product." + r.u.name + ".kept")
+	r.u.mu.Lock()
+	defer r.u.mu.Unlock()
+	if r.u.role == live {
+		r.u.m.cfg.Health.Remove("product." + r.u.name + ".kept")
+	}
 }
 
 // adopt takes over a product that an earlier agent left, and returns when it goes on with this one.
@@ -91,7 +95,7 @@ func (r *run) adopt(ctx context.Context, h *heir) error {
 
 	limits := r.record.Grants.Limits
 	var err error
-	if r.group, err = r.u.m.tree.Adopt(r.record.Name, cgroup.Limits{Memory: int64(limits.Memory), Pids: limits.Pids, CPU: limits.CPU}); err != nil {
+	if r.group, err = r.u.m.tree.Adopt(r.place, cgroup.Limits{Memory: int64(limits.Memory), Pids: limits.Pids, CPU: limits.CPU}); err != nil {
 		return err
 	}
 	r.socket = h.take(partSocket)

@@ -1,11 +1,16 @@
 package product
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bailey/agent/product/manifest"
 )
@@ -50,6 +55,71 @@ func copyState(from, to string, uid uint32, limit int64) (note string, err error
 		return fmt.Sprintf("of its state it did not have %d links, sockets or files that went meanwhile", c.skipped), nil
 	}
 	return "", nil
+}
+
+// What is copied for good must be as it was at one moment.
+const (
+	copyTries = 5
+	copyPause = 50 * time.Millisecond
+)
+
+// copyWholeState is copyState where nothing may be left out, and nothing may change while it is copied.
+func copyWholeState(from, to string, uid uint32, limit int64) error {
+	for range copyTries {
+		before, err := stateStamp(from)
+		if err != nil {
+			return err
+		}
+		note, err := copyState(from, to, uid, limit)
+		if err != nil {
+			return err
+		}
+		after, err := stateStamp(from)
+		switch {
+		case err != nil:
+			return err
+		case before == after && note == "":
+			return nil
+		case before == after:
+			return errors.New(note)
+		}
+		if err := emptyDir(to); err != nil {
+			return err
+		}
+		<-time.After(copyPause)
+	}
+	return errors.New("its state does not stand still to be copied")
+}
+
+// stateStamp is another one when anything in a state directory was written, made, moved or removed.
+func stateStamp(dir string) (string, error) {
+	sum := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		if err == nil {
+			fmt.Fprintln(sum, path, st.Ino, st.Mode, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("look at the product's state: %w", err)
+	}
+	return string(sum.Sum(nil)), nil
+}
+
+// emptyDir removes what is in a directory.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 func (c *stateCopy) visit(path string, d fs.DirEntry, err error) error {

@@ -106,15 +106,19 @@ func (m *Manager) installRelease(dir string, approve func(Request) error) (*unit
 			return nil, fmt.Errorf("install %s: %w", req.Name, err)
 		}
 	}
-	if err := m.commit(s, record); err != nil {
+	m.dismiss(u.name)
+	if err := m.putInPlace(s, u, record); err != nil {
 		return nil, fmt.Errorf("install %s: %w", req.Name, err)
 	}
-	u.prune(record)
-	u.load()
 	m.mu.Lock()
 	m.units[u.name] = u
 	m.watch(u)
+	held := m.held
 	m.mu.Unlock()
+	if held != "" {
+		u.hold(held)
+		return u, nil
+	}
 	u.mu.Lock()
 	failed := u.status.State == Failed && u.broken == nil
 	u.mu.Unlock()
@@ -122,6 +126,18 @@ func (m *Manager) installRelease(dir string, approve func(Request) error) (*unit
 		u.set(Stopped, "")
 	}
 	return u, nil
+}
+
+// putInPlace makes a staged release the unit's.
+func (m *Manager) putInPlace(s *staged, u *unit, r Record) error {
+	m.tidy.Lock()
+	defer m.tidy.Unlock()
+	if err := m.commit(s, r); err != nil {
+		return err
+	}
+	u.prune(r)
+	u.load()
+	return nil
 }
 
 // stage copies dir to where it can be checked without being changed meanwhile.
@@ -176,10 +192,10 @@ func (m *Manager) merge(s *staged) (*unit, Record, Request) {
 	broken, state := u.broken != nil, u.status.State
 	u.mu.Unlock()
 
-	r := Record{Name: name, Release: s.release, Enabled: true, Grants: wanted, Installed: time.Now().UTC(), UID: old.UID}
+	r := Record{Name: name, Release: s.release, Enabled: true, Grants: wanted, Installed: time.Now().UTC(), UID: old.UID, State: old.State}
 	req := Request{Name: name, Version: s.manifest.Version, Release: s.release, Description: s.manifest.Description, Wants: wanted.Items()}
 	if broken {
-		r.UID = ownerOf(filepath.Join(u.dir, stateDir)) // the state that is there stays the product's
+		r.UID = ownerOf(filepath.Join(u.dir, stateDir)) // nobody knows of which it was: the state that is there stays the product's
 	}
 	if !known || broken || old.Removed || oldManifest == nil {
 		req.New = req.Wants
@@ -254,7 +270,7 @@ func (m *Manager) place(s *staged, dir string) error {
 	return errors.Join(durable.SyncDir(releases), durable.SyncDir(dir), durable.SyncDir(m.dir))
 }
 
-// prune removes releases that are neither current nor the one before.
+// prune removes releases, and state, that are neither current nor of the release before.
 func (u *unit) prune(r Record) {
 	releases := filepath.Join(u.dir, releasesDir)
 	entries, err := os.ReadDir(releases)
@@ -263,8 +279,25 @@ func (u *unit) prune(r Record) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(releases, e.Name())))
 		}
 	}
+	for _, name := range stateDirs {
+		dir := filepath.Join(u.dir, name)
+		if _, lerr := os.Lstat(dir); lerr != nil || name == r.stateName() || name == r.PreviousState {
+			continue // a disk that is read-only refuses to remove what is not there
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
 	if err != nil {
-		u.m.cfg.Log.Warn("old releases are left", "product", u.name, "err", err)
+		u.m.cfg.Log.Warn("something of a release is left", "product", u.name, "err", err)
+	}
+}
+
+// pruneAside is prune by the record that there is: what runs beside the product has ended. Without one that can be read everything stays.
+func (u *unit) pruneAside() {
+	u.mu.Lock()
+	r, readable := u.record, u.broken == nil && !u.record.Removed
+	u.mu.Unlock()
+	if readable {
+		u.prune(r)
 	}
 }
 
@@ -272,16 +305,22 @@ func (u *unit) prune(r Record) {
 func (m *Manager) freeUID() (uint32, error) {
 	var used []uint32
 	m.mu.Lock()
-	for _, u := range m.units {
-		used = append(used, u.view().UID, ownerOf(filepath.Join(u.dir, stateDir)))
+	for _, units := range []map[string]*unit{m.units, m.besides} {
+		for _, u := range units {
+			r := u.view().Record
+			used = append(used, r.UID, r.PreviousUID)
+			for _, name := range stateDirs {
+				used = append(used, ownerOf(filepath.Join(u.dir, name)))
+			}
+		}
 	}
 	m.mu.Unlock()
-	for uid := m.cfg.UIDBase; uid < m.trialUID(); uid++ {
+	for uid := m.cfg.UIDBase; uid < m.servantUID(); uid++ {
 		if !slices.Contains(used, uid) {
 			return uid, nil
 		}
 	}
-	return 0, fmt.Errorf("%d products are the most that one agent takes", maxProducts-1)
+	return 0, fmt.Errorf("%d products are the most that one agent takes", maxProducts-2)
 }
 
 // ownerOf is the owner of a state directory, 0 if there is none.
@@ -300,16 +339,29 @@ var ErrFirst = errors.New("there is no release before it")
 // error is ErrFirst.
 func (m *Manager) GoBack(ctx context.Context, name, from string) (View, error) {
 	m.install.Lock()
-	u, err := m.unit(name)
-	if err == nil {
-		err = u.back(from)
-	}
+	u, err := m.goBack(name, from)
 	m.install.Unlock()
 	if err != nil {
 		return View{}, fmt.Errorf("go back from %s: %w", from, err)
 	}
 	err = u.again(ctx)
 	return u.view(), err
+}
+
+// goBack is GoBack without waiting, and returns what is the product then. m.install is held.
+func (m *Manager) goBack(name, from string) (*unit, error) {
+	u, err := m.unit(name)
+	if err != nil {
+		return nil, err
+	}
+	if u.view().Release == from {
+		if done, err := m.returnToWarm(u); done || err != nil {
+			u, uerr := m.unit(name)
+			return u, errors.Join(err, uerr)
+		}
+		m.dismiss(name)
+	}
+	return u, u.back(from)
 }
 
 // back is goBack where from is what is there; otherwise nothing is to be done.
@@ -340,7 +392,8 @@ func (m *Manager) Remove(ctx context.Context, name string, purge bool) error {
 	if err != nil {
 		return err
 	}
-	if err := u.halt(ctx); err != nil {
+	m.dismiss(name)
+	if err := errors.Join(u.halt(ctx), m.awaitAlone(ctx, name)); err != nil {
 		return fmt.Errorf("remove product %s: %w", name, err)
 	}
 	if err := u.erase(purge); err != nil {
@@ -365,7 +418,7 @@ func (u *unit) erase(purge bool) error {
 	case purge:
 		return errors.Join(err, os.RemoveAll(u.dir), durable.SyncDir(u.m.dir))
 	case u.broken == nil:
-		r := Record{Name: u.name, UID: u.record.UID, Removed: true, Installed: u.record.Installed}
+		r := Record{Name: u.name, UID: u.record.UID, State: u.record.State, Removed: true, Installed: u.record.Installed}
 		err = errors.Join(err, u.save(r))
 	default:
 		return errors.Join(err, fmt.Errorf("its record is unreadable, so its state cannot be kept for sure; remove it with its state, or install it again: %w", u.broken))

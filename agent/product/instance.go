@@ -54,10 +54,13 @@ func (u *unit) runOnce(ctx context.Context, memory *crashes) ending {
 		end = ending{reason: err.Error()}
 	} else {
 		u.mu.Lock()
-		u.status.PID = r.process.PID()
+		u.status.PID, u.present = r.process.PID(), r
 		u.mu.Unlock()
 		u.setSince(Running, r.fullReason(), r.since)
 		end = r.stay(ctx)
+		u.mu.Lock()
+		u.present = nil
+		u.mu.Unlock()
 	}
 	if end.left {
 		r.leave()
@@ -99,7 +102,7 @@ func (u *unit) newRun(memory *crashes) *run {
 	defer u.mu.Unlock()
 	u.current = u.restart
 	return &run{
-		u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now(), crashes: memory, host: u.m.cfg.Host, place: u.name,
+		u: u, record: u.record, manifest: u.manifest, restart: u.restart, began: time.Now(), crashes: memory, host: u.m.cfg.Host, place: u.place,
 	}
 }
 
@@ -118,7 +121,7 @@ func (r *run) fullReason() string {
 }
 
 func (r *run) start() error {
-	state, err := r.u.ensureState(r.record.UID)
+	state, err := r.u.ensureState(&r.record)
 	if err != nil {
 		return err
 	}
@@ -232,8 +235,11 @@ func (r *run) instance() Instance {
 		settings = make(map[string]string)
 	}
 	maps.Copy(settings, r.record.Settings)
+	r.u.mu.Lock()
+	beside := r.u.role != live
+	r.u.mu.Unlock()
 	inst := Instance{
-		Name: r.record.Name, Release: r.record.Release, Version: r.manifest.Version, Transport: r.manifest.Run.Transport,
+		Name: r.record.Name, Beside: beside, Release: r.record.Release, Version: r.manifest.Version, Transport: r.manifest.Run.Transport,
 		PID: r.process.PID(), Init: r.process.InitPID(), UID: r.record.UID, Grants: r.record.Grants, Settings: settings,
 	}
 	if r.memory != nil {
@@ -266,10 +272,7 @@ func (r *run) stay(ctx context.Context) ending {
 	defer poll.Stop()
 	sockets := time.NewTicker(min(r.u.m.cfg.Poll, time.Second))
 	defer sockets.Stop()
-	var resumable <-chan struct{}
-	if r.memory != nil && !r.kept {
-		resumable = r.session.Resumable()
-	}
+	resumable := r.keepable()
 	for {
 		select {
 		case <-resumable:
@@ -290,6 +293,7 @@ func (r *run) stay(ctx context.Context) ending {
 				r.takeDown()
 				return ending{requested: true}
 			}
+			resumable = r.keepable()
 		case <-sockets.C:
 			if err := r.sockets.Refresh(r.process); err != nil {
 				r.u.m.cfg.Log.Warn("product cannot reach a socket", "product", r.u.name, "err", err)
@@ -301,6 +305,21 @@ func (r *run) stay(ctx context.Context) ending {
 			}
 		}
 	}
+}
+
+// keepable returns what is closed when the product can be given to the keeper; nil where it is, or shall not be. What runs beside a product ends with
+// the agent, also if it was the product before.
+func (r *run) keepable() <-chan struct{} {
+	r.u.mu.Lock()
+	aside := r.u.role != live
+	r.u.mu.Unlock()
+	switch {
+	case aside:
+		r.release()
+	case r.memory != nil && !r.kept:
+		return r.session.Resumable()
+	}
+	return nil
 }
 
 func (r *run) unwanted() bool {

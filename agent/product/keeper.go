@@ -1,6 +1,7 @@
 package product
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -37,11 +38,11 @@ const (
 
 var keptParts = []string{partSocket, partStatus, partStdout, partStderr, partInit, partMemory, partAlive}
 
-// keptName is at most 47 bytes: a product's name has at most 32.
-func keptName(product, part string) string { return keptPrefix + "/" + product + "/" + part }
+// keptName is at most 49 bytes: a product's name has at most 32, and its place two more.
+func keptName(place, part string) string { return keptPrefix + "/" + place + "/" + part }
 
 // parseKept is the inverse of keptName.
-func parseKept(name string) (product, part string, ok bool) {
+func parseKept(name string) (place, part string, ok bool) {
 	f := strings.Split(name, "/")
 	if len(f) != 3 || f[0] != keptPrefix || f[1] == "" || f[2] == "" {
 		return "", "", false
@@ -85,22 +86,22 @@ func (r *run) keepPart(part string, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	cerr := conn.Control(func(fd uintptr) { err = r.u.m.cfg.Keeper.Keep(keptName(r.record.Name, part), int(fd)) })
+	cerr := conn.Control(func(fd uintptr) { err = r.u.m.cfg.Keeper.Keep(keptName(r.place, part), int(fd)) })
 	return errors.Join(err, cerr)
 }
 
 // unkeep makes the product end with this agent again.
 func (r *run) unkeep() error {
 	r.kept = false
-	return r.u.m.dropKept(r.record.Name)
+	return r.u.m.dropKept(r.place)
 }
 
-// dropKept drops all parts of a product, first of all what it lives on.
-func (m *Manager) dropKept(product string) error {
+// dropKept drops all parts of a running product, first of all what it lives on.
+func (m *Manager) dropKept(place string) error {
 	var errs []error
 	for i := len(keptParts) - 1; i >= 0; i-- {
-		if err := m.cfg.Keeper.Drop(keptName(product, keptParts[i])); err != nil {
-			errs = append(errs, fmt.Errorf("drop %s of product %s: %w", keptParts[i], product, err))
+		if err := m.cfg.Keeper.Drop(keptName(place, keptParts[i])); err != nil {
+			errs = append(errs, fmt.Errorf("drop %s of product %s: %w", keptParts[i], place, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -113,7 +114,7 @@ type heir struct {
 	life   life
 }
 
-// inherit takes what the previous agent left and returns the names of the products whose processes must be spared. What
+// inherit takes what the previous agent left and returns the control groups of the products whose processes must be spared. What
 // cannot be taken over is ended.
 func (m *Manager) inherit(has func(group string) bool) (spare []string) {
 	if m.cfg.Keeper == nil {
@@ -123,7 +124,7 @@ func (m *Manager) inherit(has func(group string) bool) (spare []string) {
 	defer m.mu.Unlock()
 	left := map[string]map[string]*os.File{}
 	for _, name := range m.cfg.Keeper.Names() {
-		product, part, ok := parseKept(name)
+		place, part, ok := parseKept(name)
 		if !ok {
 			continue // somebody else's
 		}
@@ -132,36 +133,29 @@ func (m *Manager) inherit(has func(group string) bool) (spare []string) {
 			continue
 		}
 		unix.CloseOnExec(fd)
-		if left[product] == nil {
-			left[product] = map[string]*os.File{}
+		if left[place] == nil {
+			left[place] = map[string]*os.File{}
 		}
-		left[product][part] = os.NewFile(uintptr(fd), name)
+		left[place][part] = os.NewFile(uintptr(fd), name)
 	}
-	for product, parts := range left {
+	for place, parts := range left {
 		h := &heir{parts: parts}
-		err := m.bequeath(product, h)
-		if err == nil && !has(product) {
-			err = errors.New("its control group is gone")
-		}
+		err := m.bequeath(place, h, has)
 		if err == nil {
-			spare = append(spare, product)
+			spare = append(spare, place)
 			continue
 		}
-		m.cfg.Log.Info("product is not taken over from the agent before", "product", product, "reason", err)
-		if u := m.units[product]; u != nil && u.heir != nil {
-			u.heir = nil
-			m.resuming.Done()
-		}
+		m.cfg.Log.Info("product is not taken over from the agent before", "product", place, "reason", err)
 		h.end()
-		if err := m.dropKept(product); err != nil {
-			m.cfg.Log.Error("the keeper still holds a product that has ended", "product", product, "err", err)
+		if err := m.dropKept(place); err != nil {
+			m.cfg.Log.Error("the keeper still holds a product that has ended", "product", place, "err", err)
 		}
 	}
 	return spare
 }
 
 // bequeath gives h to its unit if everything fits.
-func (m *Manager) bequeath(product string, h *heir) error {
+func (m *Manager) bequeath(place string, h *heir, has func(group string) bool) error {
 	for _, part := range keptParts {
 		if h.parts[part] == nil {
 			return fmt.Errorf("nothing is left of its %s", part)
@@ -175,9 +169,14 @@ func (m *Manager) bequeath(product string, h *heir) error {
 	if h.life, err = h.memory.read(); err != nil {
 		return err
 	}
-	u := m.units[product]
-	if u == nil {
+	u := m.units[h.life.Product]
+	switch {
+	case u == nil:
 		return ErrUnknown
+	case cmp.Or(h.life.Place, h.life.Product) != place: // agents before this one knew no place
+		return fmt.Errorf("it is the one of %q", h.life.Place)
+	case !has(place):
+		return errors.New("its control group is gone")
 	}
 	return u.fits(h)
 }
@@ -189,7 +188,7 @@ func (u *unit) fits(h *heir) error {
 	if u.broken != nil {
 		return u.broken
 	}
-	record, err := digest(u.record)
+	record, err := digest(u.record.started())
 	if err != nil {
 		return err
 	}
@@ -199,8 +198,8 @@ func (u *unit) fits(h *heir) error {
 	}
 	l := h.life
 	switch {
-	case l.Product != u.name:
-		return fmt.Errorf("it is product %q", l.Product)
+	case u.heir != nil:
+		return errors.New("another of its runs was left")
 	case !u.wanted:
 		return errors.New("it shall not run")
 	case l.Record != record:
@@ -210,7 +209,7 @@ func (u *unit) fits(h *heir) error {
 	case u.manifest.Run.Transport == "stream":
 		return errors.New("its socket is a stream: a frame may have been cut")
 	}
-	u.heir = h
+	u.heir, u.place = h, cmp.Or(l.Place, l.Product)
 	u.m.resuming.Add(1)
 	return nil
 }

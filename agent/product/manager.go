@@ -40,6 +40,8 @@ type Config struct {
 	OnCrashLoop func(name, bad, back string)
 	// Keeper holds running products over the death of the agent: nil ends them with it.
 	Keeper Keeper
+	// Promote moves authority from one session to another, which runs beside it, in one step. from is nil where the product does not run.
+	Promote func(to, from Session) error
 	// ResumePatience is how long a product that was taken over may take to go on with this agent; default 1 s.
 	ResumePatience time.Duration
 }
@@ -74,6 +76,7 @@ type Session interface {
 // Instance is one run of a product.
 type Instance struct {
 	Name      string
+	Beside    bool   // it runs beside the product of its name, and has no authority
 	Release   string // VERSION-HASH
 	Version   string
 	Transport string // seqpacket or stream
@@ -101,13 +104,18 @@ type Manager struct {
 
 	resuming sync.WaitGroup // products that an earlier agent left and that did not go on with this one yet
 	resumed  chan struct{}  // closed when there are none
+	started  chan struct{}  // closed when Run can start something
 
 	install sync.Mutex // one installation or removal at a time
+	tidy    sync.Mutex // what a product has on the disk is what its record says, or nobody looks
 	trying  sync.Mutex // held as long as there is a Trial
 	trial   *Trial     // guarded by mu
 
 	mu       sync.Mutex
+	held     string // why no product is started; empty: they are
 	units    map[string]*unit
+	besides  map[string]*unit // by product: what runs beside it
+	servants map[*Serving]bool
 	ctx      context.Context // of Run; nil when not running
 	tree     *cgroup.Tree
 	watchers sync.WaitGroup
@@ -129,8 +137,8 @@ func New(cfg Config) (*Manager, error) {
 		cfg.ResumePatience = time.Second
 	}
 	cfg.Backoff = cfg.Backoff.withDefaults()
-	m := &Manager{cfg: cfg, dir: filepath.Join(cfg.State, "products"), units: make(map[string]*unit), spawner: contain.NewSpawner(),
-		resumed: make(chan struct{})}
+	m := &Manager{cfg: cfg, dir: filepath.Join(cfg.State, "products"), units: make(map[string]*unit), besides: make(map[string]*unit), servants: make(map[*Serving]bool), spawner: contain.NewSpawner(),
+		resumed: make(chan struct{}), started: make(chan struct{})}
 	for _, d := range []string{m.dir, m.rootDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open product state: %w", err)
@@ -152,13 +160,11 @@ func (m *Manager) load() error {
 			if err := os.RemoveAll(filepath.Join(m.dir, e.Name())); err != nil {
 				return fmt.Errorf("remove unfinished installation: %w", err)
 			}
-			continue
 		}
-		if e.IsDir() {
-			u := m.newUnit(e.Name())
-			u.load()
-			m.units[e.Name()] = u
-		}
+	}
+	m.add(entries)
+	for _, u := range m.units {
+		u.pruneAside() // it has ended with its agent
 	}
 	return nil
 }
@@ -169,6 +175,9 @@ func (m *Manager) Leave() { m.leaving.Store(m.cfg.Keeper != nil) }
 
 // Resumed is closed when every product that Run took over from an earlier agent goes on with this one, or has ended.
 func (m *Manager) Resumed() <-chan struct{} { return m.resumed }
+
+// Started is closed when Run has come so far that products, trials and servants can be started.
+func (m *Manager) Started() <-chan struct{} { return m.started }
 
 // Run takes over the products that an earlier agent left, starts the other enabled ones, watches over all, and stops them
 // when ctx ends. When it returns nothing of them is left, but for what Leave says.
@@ -192,6 +201,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.watch(u)
 	}
 	m.mu.Unlock()
+	close(m.started)
 	m.watchers.Go(func() {
 		m.resuming.Wait()
 		close(m.resumed)
@@ -203,6 +213,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	m.watchers.Wait()
 	m.endTrial()
+	m.endServants()
 	stopSpawning()
 	<-spawned
 	if m.left.Load() > 0 {
@@ -242,7 +253,7 @@ func (m *Manager) reportLimits(tree *cgroup.Tree, missing []cgroup.Missing) {
 
 // watch starts u's watcher; m.mu is held.
 func (m *Manager) watch(u *unit) {
-	if m.ctx == nil || u.watched {
+	if m.ctx == nil || u.watched || m.held != "" {
 		return
 	}
 	u.watched = true
@@ -304,11 +315,17 @@ func (m *Manager) Stop(ctx context.Context, name string) (View, error) {
 
 func (m *Manager) command(ctx context.Context, name string, run bool, reached func(*unit) bool) (View, error) {
 	u, err := m.unit(name)
+	if err == nil && run {
+		err = m.startable()
+	}
 	if err != nil {
 		return View{}, err
 	}
 	if err := u.setEnabled(run); err != nil {
 		return View{}, err
+	}
+	if !run {
+		m.dismiss(name)
 	}
 	if err := u.await(ctx, reached); err != nil {
 		return u.view(), fmt.Errorf("wait for product %s: %w", name, err)
@@ -319,6 +336,9 @@ func (m *Manager) command(ctx context.Context, name string, run bool, reached fu
 // Restart stops and starts a product, waiting until it runs again.
 func (m *Manager) Restart(ctx context.Context, name string) (View, error) {
 	u, err := m.unit(name)
+	if err == nil {
+		err = m.startable()
+	}
 	if err != nil {
 		return View{}, err
 	}
@@ -393,7 +413,7 @@ func (m *Manager) change(ctx context.Context, name string, f func(*manifest.Mani
 	m.install.Lock()
 	u, err := m.unit(name)
 	if err == nil {
-		err = u.update(f)
+		err = errors.Join(u.update(f), m.settle(u)) // what is beside it has what it had
 	}
 	m.install.Unlock()
 	if err != nil {

@@ -40,6 +40,7 @@ const (
 // life is what the next agent must know of a running product.
 type life struct {
 	Product  string         `json:"product"`
+	Place    string         `json:"place"`    // of its control group
 	Record   string         `json:"record"`   // digest of what it was started with
 	Manifest string         `json:"manifest"` // likewise
 	Init     int            `json:"init"`     // pid of its namespace's pid 1

@@ -1,12 +1,14 @@
 package product
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"bailey/agent/product/grant"
@@ -20,22 +22,41 @@ type Record struct {
 	Release  string `json:"release"`            // VERSION-HASH, a folder below releases
 	Previous string `json:"previous,omitempty"` // kept for going back
 	// PreviousGrants are what the release before had been granted.
-	PreviousGrants *grant.Grant      `json:"previous_grants,omitempty"`
-	UID            uint32            `json:"uid"`               // its own, also as group
-	Enabled        bool              `json:"enabled"`           // runs whenever the agent does
-	Removed        bool              `json:"removed,omitempty"` // only its state is kept
-	Grants         grant.Grant       `json:"grants"`
-	Settings       map[string]string `json:"settings,omitempty"` // the operator's; the manifest has the defaults
-	Installed      time.Time         `json:"installed"`
+	PreviousGrants *grant.Grant `json:"previous_grants,omitempty"`
+	// PreviousState and PreviousUID are where the release before has its state, and the user that it runs as, as long as it can be gone back to as it
+	// was; zero where it would go on with the present ones.
+	PreviousState string `json:"previous_state,omitempty"`
+	PreviousUID   uint32 `json:"previous_uid,omitempty"`
+
+	State     string            `json:"state,omitempty"`   // the folder of its state; empty for the first one
+	UID       uint32            `json:"uid"`               // its own, also as group
+	Enabled   bool              `json:"enabled"`           // runs whenever the agent does
+	Removed   bool              `json:"removed,omitempty"` // only its state is kept
+	Grants    grant.Grant       `json:"grants"`
+	Settings  map[string]string `json:"settings,omitempty"` // the operator's; the manifest has the defaults
+	Installed time.Time         `json:"installed"`
 }
 
 const (
 	recordFile  = "record.json"
 	releasesDir = "releases"
 	stateDir    = "state"
-	logName     = "log"
-	maxRecord   = 1 << 20
+	// What runs beside a product has its state in the one of the two that the product has not.
+	secondStateDir = "state.2"
+	logName        = "log"
+	maxRecord      = 1 << 20
 )
+
+var stateDirs = []string{stateDir, secondStateDir}
+
+// stateName is the folder of its state.
+func (r Record) stateName() string { return cmp.Or(r.State, stateDir) }
+
+// started is what of a record matters to a run that was started with it.
+func (r Record) started() Record {
+	r.Previous, r.PreviousGrants, r.PreviousState, r.PreviousUID, r.Installed = "", nil, "", 0, time.Time{}
+	return r
+}
 
 // readRecord reads the record of the product folder dir, whose name the product must have.
 func readRecord(dir string) (Record, error) {
@@ -65,9 +86,13 @@ func parseRecord(b []byte, name string) (Record, error) {
 		return Record{}, fmt.Errorf("read product record: %q is no release", r.Release)
 	case r.Previous != "" && !isRelease(r.Previous):
 		return Record{}, fmt.Errorf("read product record: %q is no release", r.Previous)
+	case !isState(r.State) || !isState(r.PreviousState):
+		return Record{}, fmt.Errorf("read product record: its state is in %q and was in %q", r.State, r.PreviousState)
 	}
 	return r, nil
 }
+
+func isState(name string) bool { return name == "" || slices.Contains(stateDirs, name) }
 
 // isRelease says whether name can only be a folder below releases.
 func isRelease(name string) bool {

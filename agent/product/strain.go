@@ -74,14 +74,12 @@ func (r *run) strained(now cgroup.Stats) {
 		return
 	}
 	u.status.Strain = reason
-	detail := &event.ProductDetail{
-		Product: u.name, Release: u.record.Release, State: string(u.status.State), Authority: u.authority(), Reason: reason, Restarts: u.status.Restarts,
-	}
+	detail := u.detail(u.status.State, reason)
 	u.mu.Unlock()
 	if reason == "" {
 		detail.Reason = "it has what it needs again"
 	}
-	u.m.cfg.Health.Set(strainEntry(u.name, reason))
+	u.tell(strainEntry(u.name, reason))
 	u.m.cfg.Emit(&event.Event{Kind: event.Product, Time: boottime.Now(), Product: detail})
 }
 
@@ -106,6 +104,6 @@ func (u *unit) watchGroup(g *cgroup.Group) {
 	u.status.Strain = ""
 	u.mu.Unlock()
 	if strained {
-		u.m.cfg.Health.Set(strainEntry(u.name, ""))
+		u.tell(strainEntry(u.name, ""))
 	}
 }

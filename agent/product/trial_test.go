@@ -73,6 +73,75 @@ func TestTrial(t *testing.T) {
 	}
 }
 
+// A release that can test itself does so before anything else, contained, on a copy of the state. What it finds is why it is not tried any further.
+func TestTrial_tests_itself(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	live := y.install("lab", "1", "sleep", "")
+	put(t, filepath.Join(filepath.Dir(filepath.Dir(live.Folder)), "state", "notes"), "remembered", 0o600)
+	try := func(version, test string) (log string, err error) {
+		tr, err := y.m.Try(y.folder("lab", version, "sleep", "self_test = [\"./probe\", "+test+"]\n"), newHost(), approve)
+		if err != nil {
+			return "", err
+		}
+		tr.Stop()
+		return tr.Log(4096), tr.Close()
+	}
+
+	var self *product.SelfTestError
+	if _, err := try("2", `"exit", "3"`); !errors.As(err, &self) || self.Reason != "exited with status 3" || !strings.HasPrefix(self.Release, "2-") {
+		t.Errorf("a self-test that fails: %v", err)
+	}
+	if _, err := try("3", `"crash"`); !errors.As(err, &self) || !strings.Contains(self.Log, "goroutine") {
+		t.Errorf("a self-test that crashes: %v, it said %q", err, self.Log)
+	}
+	if log, err := try("4", `"read", "/state/notes"`); err != nil || !strings.Contains(log, "remembered") {
+		t.Errorf("a self-test that is content wrote %q: %v", log, err)
+	}
+	if v := y.show("lab"); v.Release != live.Release || v.Status.PID != live.Status.PID {
+		t.Errorf("the installed one was %+v and is %+v", live, v)
+	}
+	if left := y.staged(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A trial that is started once more is another process, with another host, on what the first one left.
+func TestTrial_again(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	first, second := newHost(), newHost()
+	tr, err := y.m.Try(y.folder("lab", "1", "sleep", ""), first, approve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(tr.Folder(), "manifest.toml")); err != nil {
+		t.Error(err)
+	}
+	left := filepath.Join(filepath.Dir(filepath.Dir(tr.Folder())), "state", "left")
+	put(t, left, "by the first", 0o600)
+	if err := tr.Again(second); err != nil {
+		t.Fatal(err)
+	}
+	if len(second.instances) != 1 || second.instances[0].PID == first.instances[0].PID {
+		t.Errorf("it is %+v, before it was %+v", second.instances, first.instances)
+	}
+	if text, err := os.ReadFile(left); err != nil || string(text) != "by the first" {
+		t.Errorf("its state is %q, %v", text, err)
+	}
+	select {
+	case <-tr.Done():
+		t.Errorf("it %s", tr.Reason())
+	default:
+	}
+	if err := tr.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := y.staged(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestTrial_gives_way_to_everybody(t *testing.T) {
 	y := newYard(t, nil)
 	y.run()

@@ -63,9 +63,14 @@ type unit struct {
 	dir  string
 	log  *logFile
 
+	place string        // the name of its control group, and of what the keeper has of it
+	over  chan struct{} // closed when nobody watches it any more
+
 	watched bool // guarded by Manager.mu
 
 	mu       sync.Mutex
+	role     role
+	present  *run // that runs, with its session; nil when none does
 	record   Record
 	manifest *manifest.Manifest
 	broken   error
@@ -85,7 +90,7 @@ type unit struct {
 func (m *Manager) newUnit(name string) *unit {
 	dir := filepath.Join(m.dir, name)
 	return &unit{
-		m: m, name: name, dir: dir, log: newLogFile(filepath.Join(dir, logName), 4<<20),
+		m: m, name: name, dir: dir, place: name, over: make(chan struct{}), log: newLogFile(filepath.Join(dir, logName), 4<<20),
 		status: Status{State: Stopped, Since: time.Now()}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }
@@ -139,14 +144,21 @@ func (u *unit) setSince(s State, reason string, since time.Time) {
 	if s != Running {
 		u.status.PID = 0
 	}
-	detail := &event.ProductDetail{Product: u.name, Release: u.record.Release, State: string(s), Authority: u.authority(), Reason: reason, Restarts: u.status.Restarts}
+	detail := u.detail(s, reason)
 	broken := u.broken != nil
 	close(u.changed)
 	u.changed = make(chan struct{})
 	u.mu.Unlock()
 
-	u.m.cfg.Health.Set(healthOf(u.name, s, reason, broken))
+	u.tell(healthOf(u.name, s, reason, broken))
 	u.m.cfg.Emit(&event.Event{Kind: event.Product, Time: boottime.Now(), Product: detail})
+}
+
+// tell sets a health entry about the product. What runs beside it has no health of its own.
+func (u *unit) tell(e health.Entry) {
+	if !u.isBeside() {
+		u.m.cfg.Health.Set(e)
+	}
 }
 
 // authority is what the grants give; the hub may know of less. u.mu is held.
@@ -154,7 +166,7 @@ func (u *unit) authority() string {
 	switch {
 	case u.status.State != Running:
 		return "off"
-	case u.record.Grants.Live:
+	case u.record.Grants.Live && u.role == live:
 		return "live"
 	}
 	return "shadow"
@@ -306,8 +318,8 @@ func (u *unit) await(ctx context.Context, reached func(*unit) bool) error {
 }
 
 // ensureState makes the product's state directory, which outlives its releases.
-func (u *unit) ensureState(uid uint32) (string, error) {
-	dir := filepath.Join(u.dir, stateDir)
+func (u *unit) ensureState(r *Record) (string, error) {
+	dir, uid := filepath.Join(u.dir, r.stateName()), r.UID
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("make state directory: %w", err)
 	}

@@ -14,7 +14,7 @@ import (
 // look samples what the product uses. It reports whether the product must be restarted because its state directory went
 // over its limit, or came back under it.
 func (r *run) look() (restart bool) {
-	full := r.measureState(filepath.Join(r.u.dir, stateDir))
+	full := r.measureState(filepath.Join(r.u.dir, r.record.stateName()))
 	s := r.group.Stats()
 	r.u.mu.Lock()
 	r.u.status.Memory, r.u.status.CPU, r.u.status.OOMKills = s.Memory, s.CPU, s.OOMKills
@@ -40,7 +40,7 @@ func (r *run) measureState(dir string) (full bool) {
 		e.Summary = fmt.Sprintf("its state directory holds %v in %d files, the limit is %v: it is read-only for the product", manifest.Size(bytes), files, manifest.Size(limit))
 		e.Remedy = fmt.Sprintf("grant more (`bailey product grant %s state:N`), or remove files in %s", r.u.name, dir)
 	}
-	r.u.m.cfg.Health.Set(e)
+	r.u.tell(e)
 	return full
 }
 

@@ -12,7 +12,7 @@ import (
 // watch is a product's own goroutine for as long as the agent runs: it starts the product when it is wanted, and again when
 // it ended, and takes it down when it is not wanted any more.
 func (u *unit) watch(ctx context.Context) {
-	defer func() { _ = u.log.Close() }() // the last write has been checked
+	defer u.leave()
 	memory := crashes{cfg: u.m.cfg.Backoff}
 	ran := false
 	for u.awaitWanted(ctx, &memory) {
@@ -36,6 +36,16 @@ func (u *unit) watch(ctx context.Context) {
 			continue
 		}
 		u.m.cfg.Log.Warn("product ended", "product", u.name, "reason", end.reason, "ran_for", end.ran)
+		if u.isBeside() { // nobody depends on it
+			u.mu.Lock()
+			u.wanted, ran = false, false
+			u.mu.Unlock()
+			u.set(Failed, end.reason)
+			continue
+		}
+		if u.m.retreat(u, end.reason) {
+			return
+		}
 		wait, loop := memory.ended(time.Now(), end.ran)
 		if loop {
 			memory.forget()
@@ -45,6 +55,12 @@ func (u *unit) watch(ctx context.Context) {
 		u.set(Waiting, end.reason)
 		u.sleep(ctx, wait)
 	}
+}
+
+func (u *unit) isBeside() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.role != live
 }
 
 // ending says how one run of a product ended.
@@ -133,6 +149,9 @@ func (u *unit) goBack() error {
 		return err
 	}
 	r.Release, r.Previous = r.Previous, ""
+	if r.PreviousUID != 0 {
+		r.State, r.UID, r.PreviousState, r.PreviousUID = r.PreviousState, r.PreviousUID, "", 0
+	}
 	if r.PreviousGrants != nil {
 		r.Grants, r.PreviousGrants = *r.PreviousGrants, nil
 	}

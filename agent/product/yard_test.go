@@ -2,6 +2,7 @@ package product_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -56,6 +57,7 @@ type host struct {
 	mu        sync.Mutex
 	instances []product.Instance
 	sessions  map[string]*session
+	promoted  int
 	resumed   map[string]int  // how often a product went on with this agent
 	silent    map[string]bool // products that never say that they can
 }
@@ -79,7 +81,11 @@ func (h *host) Connect(inst product.Instance, sock int) (product.Session, error)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.instances = append(h.instances, inst)
-	h.sessions[inst.Name] = s
+	key := inst.Name
+	if inst.Beside {
+		key += product.Next
+	}
+	h.sessions[key] = s
 	if !h.silent[inst.Name] {
 		close(s.resumable)
 	}
@@ -92,6 +98,28 @@ func (h *host) Resume(inst product.Instance, sock int) (product.Session, error) 
 	h.resumed[inst.Name]++
 	h.mu.Unlock()
 	return h.Connect(inst, sock)
+}
+
+// promote moves sessions as an agent moves authority.
+func (h *host) promote(to, from product.Session) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	name := ""
+	for key, s := range h.sessions {
+		if product.Session(s) == to {
+			name, _, _ = strings.Cut(key, ".")
+			delete(h.sessions, key)
+		}
+	}
+	if name == "" {
+		return errors.New("who is to have authority is not there")
+	}
+	h.sessions[name] = to.(*session)
+	if from != nil {
+		h.sessions[name+product.Before] = from.(*session)
+	}
+	h.promoted++
+	return nil
 }
 
 func (s *session) read() {
@@ -171,6 +199,7 @@ func newYard(t *testing.T, change func(*product.Config)) *yard {
 	put(t, helper, built["helper"], 0o755)
 	y.cfg = yardConfig(y.base)
 	y.cfg.Host, y.cfg.Health, y.cfg.UIDBase = y.host, y.health, testUIDs
+	y.cfg.Promote = func(to, from product.Session) error { return y.host.promote(to, from) }
 	y.cfg.Emit = func(e *event.Event) {
 		y.mu.Lock()
 		defer y.mu.Unlock()

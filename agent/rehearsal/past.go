@@ -1,9 +1,11 @@
 package rehearsal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"bailey/agent/event"
 	"bailey/agent/recorder"
@@ -38,9 +40,31 @@ type question struct {
 	process  *event.Process
 	file     event.File
 	before   word // what the installed release answered
-	recorded bool
+	from     source
 	critical bool
+	data     []byte // fromGood: the whole file
+	own      *own   // fromOwn
+	want     word   // fromOwn
 }
+
+// source is where a question comes from.
+type source uint8
+
+const (
+	fromPast     source = iota
+	fromCritical        // a file that must not be denied
+	fromCorpus          // a file of the machine, used as on every machine
+	fromGood            // a file that comes with Bailey
+	fromOwn             // a test that comes with the release
+)
+
+// String returns the source's words for reports.
+func (s source) String() string {
+	return [...]string{"past", "critical file", "corpus", "good file", "own test"}[s]
+}
+
+// common reports whether it is asked on every machine alike, so that the installed release has not been asked.
+func (s source) common() bool { return s == fromCorpus || s == fromGood }
 
 // step is one thing to tell or to ask.
 type step struct {
@@ -63,10 +87,14 @@ type past struct {
 
 // gather reads what was recorded and keeps the newest of it. A question that was asked again counts once, where it was asked last.
 // What was read before an error is returned with it.
-func gather(from Past, product string) ([]step, error) {
+func gather(ctx context.Context, from Past, product string) ([]step, error) {
 	p := past{product: product, at: map[asked]int{}}
 	var fault error
+	var pace pace
 	for from != nil {
+		if err := pace.rest(ctx); err != nil {
+			return nil, err
+		}
 		e, err := from.Next()
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
@@ -75,7 +103,7 @@ func gather(from Past, product string) ([]step, error) {
 			break
 		}
 		p.take(e)
-		if len(p.steps) > 4*(maxEvents+maxQuestions) {
+		if len(p.steps) > maxEvents+maxQuestions+maxEvents/2 { // what is kept for nothing is memory of the agent's
 			p.trim()
 		}
 	}
@@ -85,7 +113,7 @@ func gather(from Past, product string) ([]step, error) {
 
 func (p *past) take(e *event.Event) {
 	if was, ok := recorder.Asked(e); ok {
-		q := &question{kind: was.Kind, process: was.Process, file: was.File, recorded: true}
+		q := &question{kind: was.Kind, process: was.Process, file: was.File}
 		for _, a := range e.Verdict.Answers {
 			if a.Product == p.product && (a.Outcome == event.Answered || a.Outcome == event.Overridden) {
 				q.before = said(&a)
@@ -110,28 +138,26 @@ func said(a *event.Answer) word {
 	return allow
 }
 
-// trim forgets what is older than the newest that are kept.
+// trim forgets what is older than the newest that are kept, of events and of questions: where much happens and little is asked, questions go back
+// further.
 func (p *past) trim() {
-	events, questions, first := 0, 0, len(p.steps)
-	for ; first > 0; first-- {
-		switch s := p.steps[first-1]; {
-		case s.event != nil:
+	events, questions := 0, 0
+	kept := make([]step, 0, len(p.steps))
+	for i := len(p.steps) - 1; i >= 0 && (events < maxEvents || questions < maxQuestions); i-- {
+		switch s := p.steps[i]; {
+		case s.event != nil && events < maxEvents:
 			events++
-		case s.question != nil:
+			kept = append(kept, s)
+		case s.question != nil && questions < maxQuestions:
 			questions++
-		}
-		if events > maxEvents || questions > maxQuestions {
-			break
+			kept = append(kept, s)
 		}
 	}
-	kept := make([]step, 0, len(p.steps)-first)
+	slices.Reverse(kept)
 	clear(p.at)
-	for _, s := range p.steps[first:] {
+	for i, s := range kept {
 		if s.question != nil {
-			p.at[asked{s.question.kind, keyOf(&s.question.file)}] = len(kept)
-		}
-		if s.question != nil || s.event != nil {
-			kept = append(kept, s)
+			p.at[asked{s.question.kind, keyOf(&s.question.file)}] = i
 		}
 	}
 	p.steps = kept

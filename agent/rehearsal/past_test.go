@@ -42,7 +42,7 @@ func TestWhatWasAnswered(t *testing.T) {
 		"somebody_else's":       {[]event.Answer{answer("q", event.Answered, false)}, nothing},
 		"nobody_was_waited_for": {nil, nothing},
 	} {
-		steps, err := gather(&list{verdict(1, c.answers...)}, "p")
+		steps, err := gather(t.Context(), &list{verdict(1, c.answers...)}, "p")
 		if err != nil || len(steps) != 1 || steps[0].question.before != c.want {
 			t.Errorf("%s: %+v, %v; want %v", name, steps, err, c.want)
 		}
@@ -52,7 +52,7 @@ func TestWhatWasAnswered(t *testing.T) {
 // TestAQuestionIsAskedOnce: where it was asked last, with the newest answer.
 func TestAQuestionIsAskedOnce(t *testing.T) {
 	t.Parallel()
-	steps, err := gather(&list{
+	steps, err := gather(t.Context(), &list{
 		verdict(1, answer("p", event.Answered, false)), {Kind: event.Exec}, verdict(2), verdict(1, answer("p", event.Answered, true)), {Kind: event.Exit},
 	}, "p")
 	if err != nil {
@@ -84,7 +84,7 @@ func TestOnlyTheNewestIsKept(t *testing.T) {
 	for i := range 10 * maxQuestions {
 		l = append(l, verdict(uint64(i)), &event.Event{Kind: event.Exec, Seq: uint64(i)})
 	}
-	steps, err := gather(&l, "p")
+	steps, err := gather(t.Context(), &l, "p")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,11 +96,24 @@ func TestOnlyTheNewestIsKept(t *testing.T) {
 			events++
 		}
 	}
-	if questions > maxQuestions || events > maxEvents || questions+events < maxQuestions {
+	if questions > maxQuestions || events > maxEvents || questions+events < maxQuestions+maxEvents {
 		t.Errorf("%d questions, %d events", questions, events)
 	}
 	if last := steps[len(steps)-1].event; last == nil || last.Seq != 10*maxQuestions-1 {
 		t.Errorf("the newest is %+v", last)
+	}
+}
+
+// TestManyEventsLeaveTheQuestions: where more happens than is asked, what was asked before is asked all the same.
+func TestManyEventsLeaveTheQuestions(t *testing.T) {
+	t.Parallel()
+	l := list{verdict(1), verdict(2)}
+	for i := range 5 * maxEvents {
+		l = append(l, &event.Event{Kind: event.Exec, Seq: uint64(i)})
+	}
+	steps, err := gather(t.Context(), &l, "p")
+	if err != nil || len(steps) != maxEvents+2 || steps[0].question == nil || steps[1].question == nil || steps[2].event.Seq != 4*maxEvents {
+		t.Errorf("%d steps, %v", len(steps), err)
 	}
 }
 
@@ -116,7 +129,7 @@ func (f *failing) Next() (*event.Event, error) {
 
 func TestWhatCannotBeReadIsAnError(t *testing.T) {
 	t.Parallel()
-	if steps, err := gather(&failing{list{verdict(1)}}, "p"); err == nil || len(steps) != 1 {
+	if steps, err := gather(t.Context(), &failing{list{verdict(1)}}, "p"); err == nil || len(steps) != 1 {
 		t.Errorf("%d steps, %v", len(steps), err)
 	}
 }

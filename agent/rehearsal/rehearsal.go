@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"bailey/agent/event"
 	"bailey/agent/product"
+	"bailey/agent/rehearsal/corpus"
 	productv1 "bailey/api/product/v1"
-	"bailey/internal/pathname"
 )
 
 // Config is what a rehearsal works with. Try, Welcome and IsCritical have no default.
@@ -23,6 +23,9 @@ type Config struct {
 	// Try starts the release. The Trial is the rehearsal's to close.
 	Try     func(product.Host) (*product.Trial, error)
 	Welcome func(product.Instance) *productv1.Welcome // what an agent says first
+
+	// TryInstalled starts the installed release as Try does the new one, after that has ended; may be nil.
+	TryInstalled func(product.Host) (*product.Trial, error)
 
 	Past     Past           // may be nil
 	Critical []string       // paths of files that are not to be denied
@@ -42,6 +45,7 @@ type Limits struct {
 	Answer       time.Duration // for one answer, at idle priority; default 10 s
 	Total        time.Duration // after which nothing more is asked; default 40 s
 	Linger       time.Duration // it must live after the last of it; default 5 s
+	Again        time.Duration // it must live when it is started once more; default 1 s
 	Budget       time.Duration // processor time for one question, on average; default 160 ms
 }
 
@@ -49,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Files: cmp.Or(l.Files, 20), PackageFiles: cmp.Or(l.PackageFiles, 5),
 		Start: cmp.Or(l.Start, 30*time.Second), Answer: cmp.Or(l.Answer, 10*time.Second), Total: cmp.Or(l.Total, 40*time.Second),
-		Linger: cmp.Or(l.Linger, 5*time.Second), Budget: cmp.Or(l.Budget, 160*time.Millisecond),
+		Linger: cmp.Or(l.Linger, 5*time.Second), Again: cmp.Or(l.Again, time.Second), Budget: cmp.Or(l.Budget, 160*time.Millisecond),
 	}
 }
 
@@ -62,14 +66,18 @@ type Progress struct {
 
 // rehearsal is one in progress.
 type rehearsal struct {
-	cfg    Config
-	peer   *peer
-	trial  *product.Trial
-	steps  []step
-	until  time.Time // from when on nothing more is asked
-	shown  time.Time
-	report Report
-	mute   bool // it reads its events too slowly: it gets no more
+	cfg      Config
+	peer     *peer
+	trial    *product.Trial
+	steps    []step
+	until    time.Time // from when on nothing more is asked
+	shown    time.Time
+	report   Report
+	mute     bool  // it reads its events too slowly: it gets no more
+	weighed  bool  // what it has used is in the report
+	killed   bool  // for want of memory
+	compared bool  // the installed release was asked about what this one denies of the corpus
+	ownFault error // what is wrong with its own tests
 }
 
 // failure is what ends a rehearsal early: the release is not good.
@@ -80,32 +88,62 @@ func (f *failure) Error() string { return f.reason }
 func failed(format string, args ...any) error { return &failure{fmt.Sprintf(format, args...)} }
 
 // Run rehearses one release. An error says that nothing was found out; a release that is not good is a Report that has not
-// passed. It takes seconds, and at most a minute and a half: Start, Total, Answer and Linger of the Limits.
+// passed. It takes seconds, and at most a minute and a half: Start, Total, Answer and Linger of the Limits; as long again if the installed release
+// must be asked what the new one denies of the corpus, and answers as slowly.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
 	r := &rehearsal{cfg: cfg, peer: newPeer(cfg.Welcome), report: Report{Product: cfg.Product, Installed: cfg.Installed, Began: time.Now()}}
-	steps, err := gather(cfg.Past, cfg.Product)
-	if err != nil {
+	steps, err := gather(ctx, cfg.Past, cfg.Product)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
 		r.report.Notes = append(r.report.Notes, "the past is not whole: "+err.Error())
 	}
 	r.steps = steps
-	r.progress("starting", 0, 1)
-	if r.trial, err = cfg.Try(r.peer); err != nil {
-		return nil, err
+	bad, err := r.try(ctx)
+	if err == nil && bad == nil {
+		err = r.askInstalled(ctx)
 	}
-	err = r.play(ctx)
-	var bad *failure
-	if err == nil || errors.As(err, &bad) {
-		r.progress("judging", 1, 1)
-		r.judge(bad)
-		err = nil
-	}
-	err = errors.Join(err, r.trial.Close())
-	r.report.Took = time.Since(r.report.Began)
 	if err != nil {
 		return nil, fmt.Errorf("rehearse %s: %w", cfg.Product, err)
 	}
+	r.judge(bad)
+	r.report.Took = time.Since(r.report.Began)
 	return &r.report, nil
+}
+
+// try runs the release from its start to its end. What it returns first is why it does not pass, if that is what ended it.
+func (r *rehearsal) try(ctx context.Context) (bad *failure, err error) {
+	c, err := corpus.Load()
+	if err != nil {
+		return nil, err
+	}
+	r.progress("starting", 0, 1)
+	var self *product.SelfTestError
+	if r.trial, err = r.cfg.Try(r.peer); errors.As(err, &self) {
+		r.report.Release, r.report.Log = self.Release, self.Log
+		return &failure{self.Error()}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	tests, fault := corpus.OpenOwn(r.trial.Folder())
+	if r.ownFault = fault; fault != nil {
+		tests = &corpus.Own{}
+	}
+	if err = r.play(ctx, c, tests); err == nil && !r.hopeless() {
+		err = r.live(ctx)
+	}
+	if errors.As(err, &bad) {
+		err = nil
+	}
+	r.progress("judging", 1, 1)
+	if !r.weighed {
+		r.weigh()
+	}
+	r.trial.Stop()
+	r.report.Log = r.trial.Log(logShown)
+	return bad, errors.Join(err, tests.Close(), r.trial.Close())
 }
 
 func (r *rehearsal) progress(stage string, done, of int) {
@@ -115,26 +153,27 @@ func (r *rehearsal) progress(stage string, done, of int) {
 }
 
 // play waits until the release is ready, and tells and asks it everything.
-func (r *rehearsal) play(ctx context.Context) error {
+func (r *rehearsal) play(ctx context.Context, c *corpus.Corpus, tests *corpus.Own) error {
 	r.report.Release = r.trial.Request.Release
 	if note := r.trial.Note(); note != "" {
 		r.report.Notes = append(r.report.Notes, note)
 	}
-	if err := r.wait(ctx, r.peer.ready, r.cfg.Limits.Start); err != nil {
-		if errors.Is(err, errLate) {
-			return failed("it did not say what it wants within %v", r.cfg.Limits.Start)
-		}
+	if err := r.begins(ctx); err != nil {
 		return err
 	}
 	r.addCritical()
+	r.addCorpus(c)
+	r.addOwn(tests)
 	r.until = time.Now().Add(r.cfg.Limits.Total)
+	var pace pace
 	for i, s := range r.steps {
 		if time.Since(r.shown) > 200*time.Millisecond {
 			r.shown = time.Now()
 			r.progress("asking", i, len(r.steps))
 		}
-		var err error
+		err := pace.rest(ctx)
 		switch {
+		case err != nil:
 		case s.event != nil:
 			err = r.tell(ctx, s.event)
 		case s.question != nil:
@@ -145,6 +184,34 @@ func (r *rehearsal) play(ctx context.Context) error {
 		}
 	}
 	return r.drain(ctx)
+}
+
+// mark is a moment in a trial.
+type mark struct {
+	at      time.Time
+	delayed time.Duration
+}
+
+func (r *rehearsal) mark() mark { return mark{time.Now(), r.trial.Delayed()} }
+
+// late says that the release is too slow, unless it was the machine that gave it no processor for half of the time since a moment: then nothing was
+// found out, and the error is product.ErrBusy.
+func (r *rehearsal) late(since mark, format string, args ...any) error {
+	if waited := r.trial.Delayed() - since.delayed; waited > time.Since(since.at)/2 {
+		return fmt.Errorf("%w: the machine is busy, and the release waited %v of %v for a processor", product.ErrBusy,
+			waited.Round(time.Millisecond), time.Since(since.at).Round(time.Millisecond))
+	}
+	return failed(format, args...)
+}
+
+// begins waits until it says what it wants.
+func (r *rehearsal) begins(ctx context.Context) error {
+	begin := r.mark()
+	err := r.wait(ctx, r.peer.ready, r.cfg.Limits.Start)
+	if errors.Is(err, errLate) {
+		return r.late(begin, "it did not say what it wants within %v", r.cfg.Limits.Start)
+	}
+	return err
 }
 
 // errLate says that what was waited for did not happen in time.
@@ -178,10 +245,14 @@ func (r *rehearsal) pause(ctx context.Context, d time.Duration) error {
 
 // crashed says how it ended, and what it was doing.
 func (r *rehearsal) crashed() error {
-	if a := r.peer.oldest(); a != nil {
-		return failed("it %s while it was asked about %s of %s", r.trial.Reason(), a.q.kind, a.q.file.Path)
+	how := r.trial.Reason()
+	if !strings.HasPrefix(how, "exited") {
+		how = "was " + how // ended by a signal, out of memory
 	}
-	return failed("it %s", r.trial.Reason())
+	if a := r.peer.oldest(); a != nil {
+		return failed("it %s while it was asked about %s of %s", how, a.q.kind, a.q.file.Path)
+	}
+	return failed("it %s", how)
 }
 
 // hungUp is for a conversation that is over: it is ending, or it broke the protocol.
@@ -195,138 +266,4 @@ func (r *rehearsal) hungUp() error {
 		return failed("it broke the protocol: %v", err)
 	}
 	return failed("it closed its socket")
-}
-
-// addCritical adds a question about each critical file that it would be asked about.
-func (r *rehearsal) addCritical() {
-	_, kinds := r.peer.wants()
-	for _, path := range r.cfg.Critical {
-		fd, f, err := look(path)
-		if err != nil {
-			continue // a file of another root, or gone
-		}
-		closeFD(fd)
-		for _, k := range []event.Kind{event.Exec, event.Open} {
-			if kinds.Has(k) && (k == event.Exec && f.Mode&0o111 != 0 || k == event.Open && r.inScope(path)) {
-				r.steps = append(r.steps, step{question: &question{kind: k, process: r.cfg.Asker, file: f, critical: true}})
-			}
-		}
-	}
-}
-
-// inScope reports whether it may be asked about opens of a path.
-func (r *rehearsal) inScope(path string) bool {
-	return slices.ContainsFunc(r.peer.scope, func(dir string) bool { return pathname.Below(path, dir) })
-}
-
-// ask asks one question as soon as there is room for it.
-func (r *rehearsal) ask(ctx context.Context, q *question) error {
-	if _, kinds := r.peer.wants(); !kinds.Has(q.kind) || q.kind == event.Open && !r.inScope(q.file.Path) {
-		return nil // it would not be asked
-	}
-	if time.Now().After(r.until) {
-		r.report.Unasked++
-		return nil
-	}
-	fd, err := open(&q.file)
-	if err != nil {
-		if q.recorded {
-			r.report.Changed++
-		}
-		return nil
-	}
-	defer closeFD(fd)
-	if err := r.room(ctx); err != nil {
-		return err
-	}
-	q.critical = q.critical || r.cfg.IsCritical(&q.file)
-	if err := r.send(ctx, func() error { return r.peer.ask(q, fd, r.cfg.Limits.Answer) }); err != nil {
-		return err
-	}
-	if q.recorded {
-		r.report.Recorded++
-	} else {
-		r.report.Critical++
-	}
-	return nil
-}
-
-// room waits until it has answered enough to be asked one more.
-func (r *rehearsal) room(ctx context.Context) error {
-	patience := r.cfg.Limits.Answer
-	if a := r.peer.oldest(); a != nil {
-		patience = max(time.Until(a.sent.Add(patience)), time.Millisecond)
-	}
-	err := r.wait(ctx, r.peer.free, patience)
-	if !errors.Is(err, errLate) {
-		return err
-	}
-	if a := r.peer.oldest(); a != nil {
-		return failed("it does not answer: %s of %s waited %v", a.q.kind, a.q.file.Path, r.cfg.Limits.Answer)
-	}
-	return failed("it does not answer within %v", r.cfg.Limits.Answer)
-}
-
-// send tries again while the release's socket is full.
-func (r *rehearsal) send(ctx context.Context, f func() error) error {
-	const step = 5 * time.Millisecond
-	for end := time.Now().Add(r.cfg.Limits.Answer); ; {
-		err := f()
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, event.ErrFull):
-			return r.hungUp()
-		case time.Now().After(end):
-			return failed("it does not read what it is sent")
-		}
-		if err := r.pause(ctx, step); err != nil {
-			return err
-		}
-	}
-}
-
-// tell tells it an event. One that is too slow for its events loses them as on every machine, and that is said.
-func (r *rehearsal) tell(ctx context.Context, e *event.Event) error {
-	if kinds, _ := r.peer.wants(); r.mute || !kinds.Has(e.Kind) || time.Now().After(r.until) {
-		return nil
-	}
-	const step = 2 * time.Millisecond
-	for end := time.Now().Add(r.cfg.Limits.Answer); r.peer.seq-min(r.peer.seq, r.peer.acked.Load()) >= eventWindow; {
-		if time.Now().After(end) {
-			r.mute = true
-			r.report.Notes = append(r.report.Notes, fmt.Sprintf("it reads its events too slowly: %d waited for %v", eventWindow, r.cfg.Limits.Answer))
-			return nil
-		}
-		if err := r.pause(ctx, step); err != nil {
-			return err
-		}
-	}
-	if err := r.send(ctx, func() error { return r.peer.tell(e) }); err != nil {
-		return err
-	}
-	r.report.Events++
-	return nil
-}
-
-// drain waits for what is open, and for the events that it has not handled.
-func (r *rehearsal) drain(ctx context.Context) error {
-	for range window {
-		if err := r.room(ctx); err != nil {
-			return err
-		}
-	}
-	const step = 5 * time.Millisecond
-	for end := time.Now().Add(r.cfg.Limits.Answer); !r.mute && r.peer.acked.Load() < r.peer.seq && time.Now().Before(end); {
-		if err := r.pause(ctx, step); err != nil {
-			return err
-		}
-	}
-	return r.linger(ctx)
-}
-
-// linger watches it for some more time: some crash a while after their start, and some never stop to grow.
-func (r *rehearsal) linger(ctx context.Context) error {
-	r.progress("watching", len(r.steps), len(r.steps))
-	return r.pause(ctx, r.cfg.Limits.Linger)
 }

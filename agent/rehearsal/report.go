@@ -20,6 +20,10 @@ type Report struct {
 	Events   int // that it was told
 	Recorded int // questions of the past that it was asked
 	Critical int // questions about critical files that it was asked
+	Corpus   int // questions about what is done on every machine that it was asked
+	Absent   int // files of the corpus that this machine does not have
+	Good     int // questions about files that come with Bailey that it was asked
+	Own      int // tests that came with it that it was asked
 	Changed  int // questions of the past whose file is not there any more, or is another one
 	Unasked  int // questions for which there was no time
 
@@ -38,6 +42,7 @@ type Report struct {
 type Differences struct {
 	Files    int // different ones
 	Critical int // of them, critical ones
+	Good     int // of them, files that come with Bailey
 	Packaged int // of the others, files that packages own
 	Examples []Difference
 }
@@ -48,17 +53,19 @@ type Difference struct {
 	File     string // its path
 	By       string // the program that used it
 	Before   string // what the installed release answered: allow, deny, or nothing
+	Source   string // past, critical file, corpus or good file
 	Critical bool
 	Packaged bool
 }
 
-// maxExamples is how many differences of a kind are shown.
-const maxExamples = 20
+// maxExamples is how many differences of a kind are shown, of critical files, of good ones, of those of packages, and of others.
+const maxExamples = 10
 
 // tally collects differences of one kind.
 type tally struct {
 	Differences
-	seen map[fileKey]bool
+	seen  map[fileKey]bool
+	shown [4]int // examples, in that order
 }
 
 // fileKey is one file as it was.
@@ -80,16 +87,22 @@ func (t *tally) add(q *question, packaged bool) {
 	}
 	t.seen[k] = true
 	t.Files++
+	class := 3
 	switch {
 	case q.critical:
 		t.Critical++
+		class = 0
+	case q.from == fromGood:
+		t.Good++
+		class = 1
 	case packaged:
 		t.Packaged++
+		class = 2
 	}
-	if len(t.Examples) == maxExamples {
+	if t.shown[class]++; t.shown[class] > maxExamples {
 		return
 	}
-	d := Difference{Asked: q.kind, File: q.file.Path, Before: q.before.String(), Critical: q.critical, Packaged: packaged}
+	d := Difference{Asked: q.kind, File: q.file.Path, Before: q.before.String(), Source: q.from.String(), Critical: q.critical, Packaged: packaged}
 	if q.process != nil {
 		d.By = q.process.Executable.Path
 	}

@@ -11,12 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	controlv1 "bailey/api/control/v1"
 	"bailey/api/control/v1/controlv1connect"
+	"bailey/internal/tail"
 
 	"connectrpc.com/connect"
 )
@@ -26,7 +26,7 @@ type agent struct {
 	yard   *yard
 	cmd    *exec.Cmd
 	ended  chan error
-	log    *tail
+	log    *tail.Buffer
 	client controlv1connect.ControlServiceClient
 	http   *http.Transport
 }
@@ -40,7 +40,7 @@ func startAgent(ctx context.Context, program string, y *yard) (*agent, string, e
 		return nil, "", fmt.Errorf("write its configuration: %w", err)
 	}
 	run := filepath.Join(y.dir, "run")
-	a := &agent{yard: y, log: &tail{}, ended: make(chan error, 1)}
+	a := &agent{yard: y, log: &tail.Buffer{}, ended: make(chan error, 1)}
 	a.cmd = exec.Command(program, "agent", "--config", file, "--state", filepath.Join(y.dir, "state"), "--run", run, "--watch", y.scratch)
 	a.cmd.Stderr = a.log
 	// A group of its own: an interrupt at the terminal is for this process, which then stops the agent in order. If this
@@ -62,7 +62,7 @@ func startAgent(ctx context.Context, program string, y *yard) (*agent, string, e
 	})
 	if err != nil {
 		_, serr := a.stop()
-		return nil, "", errors.Join(fmt.Errorf("%w; it said: %s", err, a.log), serr)
+		return nil, "", errors.Join(fmt.Errorf("%w; it said: %s", err, a.said()), serr)
 	}
 	return a, fmt.Sprintf("pid %d watches %s only", s.Msg.GetPid(), y.scratch), nil
 }
@@ -97,12 +97,12 @@ func (a *agent) stop() (string, error) {
 	select {
 	case err := <-a.ended:
 		if err != nil {
-			return "", fmt.Errorf("the agent ended with %w; it said: %s", err, a.log)
+			return "", fmt.Errorf("the agent ended with %w; it said: %s", err, a.said())
 		}
 		return "in order", nil
 	case <-time.After(stopPatience):
 		_ = a.cmd.Process.Kill()
-		return "", fmt.Errorf("the agent did not end within %s and was killed (%w); it said: %s", stopPatience, <-a.ended, a.log)
+		return "", fmt.Errorf("the agent did not end within %s and was killed (%w); it said: %s", stopPatience, <-a.ended, a.said())
 	}
 }
 
@@ -188,28 +188,5 @@ func copyFile(from, to string) error {
 	return nil
 }
 
-// tail keeps the last lines of the agent's log, for the case that something fails. Safe for concurrent use.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const tailSize = 2 << 10
-
-// Write keeps the end of what was written.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if cut := len(t.text) - tailSize; cut > 0 {
-		t.text = append(t.text[:0], t.text[cut:]...)
-	}
-	return len(p), nil
-}
-
-// String returns it on one line.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.Join(strings.Split(strings.TrimSpace(string(t.text)), "\n"), " | ")
-}
+// said is the end of the agent's log, on one line.
+func (a *agent) said() string { return strings.ReplaceAll(a.log.String(), "\n", " | ") }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"bailey/internal/launch"
 )
 
 // stoppable is what lets systemd obey `systemctl stop` and `restart`, as long as the file is there.
@@ -60,7 +62,7 @@ func (s *Stop) Allow(allowed bool) error {
 }
 
 func daemonReload(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput()
+	out, err := launch.CombinedOutput(exec.CommandContext(ctx, "systemctl", "daemon-reload"))
 	if err != nil {
 		return fmt.Errorf("have systemd read its units again: %w: %s", err, strings.TrimSpace(string(out)))
 	}

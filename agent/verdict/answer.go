@@ -207,3 +207,14 @@ func (e *Engine) Joined(product int, name string) {
 	e.byAsker.And(^uint64(event.ProductBit(product)))
 	e.stats.join(product, name)
 }
+
+// Renamed says that a product goes on under another name: its totals go on, and its record starts clean. An empty name says that the number is nobody's.
+func (e *Engine) Renamed(product int, name string) {
+	if product < 0 || product >= event.MaxProducts {
+		return
+	}
+	e.forgetStanding(product)
+	e.stats.names.Lock()
+	defer e.stats.names.Unlock()
+	e.stats.names.of[product] = name
+}

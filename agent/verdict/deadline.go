@@ -125,8 +125,12 @@ func (e *Engine) armLocked(s *slot) {
 	e.queue.set(s.index, at)
 }
 
-// beatEvery is how often Run looks at the deadlines at least while there are some.
-const beatEvery = 20 * time.Millisecond
+// beatEvery is how often Run looks at the deadlines at least while there are some, and restEvery while there are none: a question that
+// was read and never came here is known to nobody, and who watches from outside must see that somebody is there.
+const (
+	beatEvery = 20 * time.Millisecond
+	restEvery = 500 * time.Millisecond
+)
 
 // Run ends budgets and probations until ctx is done; then it answers everything in flight "allow, shutdown", and so does
 // Ask from there on.
@@ -141,7 +145,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		next, asking := e.expireAll()
 		e.cfg.Beats.Add(1)
-		wait := time.Hour
+		wait := restEvery
 		if asking {
 			wait = beatEvery
 		}

@@ -61,7 +61,7 @@ type Config struct {
 	Health *health.Registry // optional: a failing FlushKernel is entered as verdict.cache
 
 	// Beats and Open are how others see from outside whether questions are answered: while Open is not 0, Run moves Beats on
-	// at least every 20 ms. Both are optional.
+	// at least every 20 ms, otherwise twice a second. Both are optional.
 	Beats *atomic.Uint64
 	Open  *atomic.Int64
 }

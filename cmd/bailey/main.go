@@ -21,7 +21,7 @@ func main() {
 }
 
 func runAgent(ctx context.Context, o cli.AgentOptions) error {
-	a, err := agent.New(agent.Options{Config: o.Config, Log: o.Log, Build: o.Build, Dropped: o.Dropped, Parent: o.Keeper})
+	a, err := agent.New(agent.Options{Config: o.Config, Log: o.Log, Build: o.Build, Args: o.Args, Dropped: o.Dropped, Parent: o.Keeper})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bailey/agent/config"
+	"bailey/agent/inforce"
 	"bailey/agent/keeper"
 	"bailey/internal/asynclog"
 	"bailey/internal/buildinfo"
@@ -31,6 +32,7 @@ type AgentOptions struct {
 	Config *config.Config // checked, with the flags applied
 	Log    *slog.Logger   // never waits for its reader
 	Build  buildinfo.Info
+	Args   []string // of the command line, without the program's name
 	// Dropped counts the log lines that Log had to drop.
 	Dropped func() uint64
 	// Keeper holds what outlives the agent; nil when it runs alone.
@@ -158,11 +160,23 @@ func (a *app) runKept(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return &failure{ExitUsage, err.Error(), "start `bailey agent` without --kept"}
 	}
+	// At a shutdown everybody is sent the signal, by systemd and then by the keeper. The second is no reason to end at once: whoever does not end
+	// in time, the keeper ends.
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, unix.SIGTERM)
+	defer signal.Stop(again)
 	told := ctx.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	over, heard := make(chan struct{}), make(chan struct{})
+	defer func() { close(over); <-heard }() // the end of this program ends told too, and an agent that failed was not told to end
 	go func() {
+		defer close(heard)
 		select {
+		case <-over:
+			if ctx.Err() != nil { // told, and quicker than this goroutine
+				k.Ending()
+			}
 		case <-told:
 			k.Ending()
 		case <-k.Orphaned():
@@ -192,8 +206,12 @@ func (a *app) runKeeper(ctx context.Context, cfg *config.Config) error {
 	for _, v := range sdnotify.Variables() {
 		_ = os.Unsetenv(v) // it fails only for names that cannot be
 	}
+	program, err := inforce.Choose(cfg.Agent.State, a.build().Version)
+	if err != nil {
+		log.Error("the agent's own update is not in force", "err", err)
+	}
 	k, err := keeper.New(keeper.Config{
-		Args: append(slices.Clone(a.Args), "--kept"), Run: cfg.Agent.Run, Deny: cfg.Keeper.Default == "deny", Log: log,
+		Args: append(slices.Clone(a.Args), "--kept"), Program: program, Run: cfg.Agent.Run, Deny: cfg.Keeper.Default == "deny", Log: log,
 		KillAfter: cfg.Keeper.KillAfter.Duration, CrashLoop: cfg.Keeper.CrashLoop, BackoffMax: cfg.Keeper.BackoffMax.Duration,
 		Signals: signals, Manager: manager,
 	})
@@ -236,7 +254,7 @@ func (a *app) runAgent(ctx context.Context, cfg *config.Config, k *keeper.Client
 	heaplimit.Keep()
 	log, done := a.asyncLog(cfg)
 	defer done()
-	return a.Agent(ctx, AgentOptions{Config: cfg, Log: log, Build: a.build(), Dropped: a.dropped, Keeper: k})
+	return a.Agent(ctx, AgentOptions{Config: cfg, Log: log, Build: a.build(), Args: a.Args, Dropped: a.dropped, Keeper: k})
 }
 
 func (a *app) logHandler(w *asynclog.Writer, level slog.Level) slog.Handler {

@@ -1,6 +1,6 @@
 // Package cli is the command line of Bailey: one file for each command. Commands talk to a running agent through its control
-// API and know nothing of its inside; only `bailey agent` reaches it, and `bailey history` reads what it recorded. No command
-// decides or remembers anything.
+// API and know nothing of its inside; only `bailey agent` reaches it, `bailey history` reads what it recorded, and `bailey recover` works
+// on the records of an agent that does not run. No command decides or remembers anything.
 //
 // Invariant: what a command prints on stdout is its result, in the human form or, with --json, in a form documented in
 // docs/cli.md; everything else goes to stderr, and the exit code is one of those in exit.go.
@@ -67,7 +67,7 @@ func (a *app) root() *cobra.Command {
 		Short: "Security products in user mode: asked by the kernel, contained by the agent",
 		Long: `Bailey lets security products decide about programs and files on this machine without
 running in its kernel. "bailey agent" is the daemon; every other command is for its operator
-and talks to a running agent over its control socket; "bailey history" needs none.`,
+and talks to a running agent over its control socket; "bailey history" and "bailey recover" need none.`,
 		Example: `  bailey agent                            # run the agent in the foreground
   bailey product install ./allowlist      # install a product, after showing what it asks for
   bailey events exec verdict              # watch programs start and what was decided
@@ -81,7 +81,7 @@ and talks to a running agent over its control socket; "bailey history" needs non
 	root.PersistentFlags().StringVar(&a.run, "run", run, "run directory of the agent, else $BAILEY_RUN; its control socket is there")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.agent(), a.status(), a.doctor(), a.events(), a.history(), a.product(), a.cache(), a.brake(), a.rules(), a.update(), a.selftest(), a.version(),
-		a.journal(), a.metrics(), a.top(), a.operator(), a.unlock(), a.lock())
+		a.journal(), a.metrics(), a.top(), a.operator(), a.unlock(), a.lock(), a.boot(), a.recover())
 	return root
 }
 

@@ -112,6 +112,8 @@ var results = []struct {
 	{"unlock", &controlv1.UnlockResponse{}},
 	{"lock", &controlv1.LockResponse{}},
 	{"rules", &controlv1.RuleListResponse{}},
+	{"boot", &controlv1.Boot{}},
+	{"boot good", &controlv1.BootGoodResponse{}},
 }
 
 func document() string {
@@ -138,6 +140,7 @@ func document() string {
 	b.WriteString("| `operator keygen` | `{key, public, file}` |\n")
 	b.WriteString("| `operator sign`, `operator show` | `{token, host, scopes, issued, not_before, expires, nonce, key, signature}` |\n")
 	b.WriteString("| `operator host` | `{host}` |\n")
+	b.WriteString("| `recover` | `{state, done, boot: {boot, began, good, ended, unclean, last_good, back: [{product, from, to}], suspects, safe, next, trying, downs}, problem, products: [{name, release, previous, enabled, problem}]}` |\n")
 	b.WriteString("| `version` | `{version, revision, time, dirty, go, platform}` |\n")
 	b.WriteString("| `agent --print-config` | the configuration, with the keys of its file |\n")
 	seen := make(map[protoreflect.FullName]bool)

@@ -124,7 +124,8 @@ func (a *app) printRehearsal(r *controlv1.Rehearsal) {
 	}
 	var t table
 	t.row("asked", fmt.Sprintf("%d of the past, %d about critical files", r.GetRecorded(), r.GetCritical()))
-	t.row("not asked", fmt.Sprintf("%d whose file has changed, %d for want of time", r.GetChanged(), r.GetUnasked()))
+	t.row("", fmt.Sprintf("%d of the common corpus, %d about good files, %d of its own tests", r.GetCorpus(), r.GetGood(), r.GetOwn()))
+	t.row("not asked", fmt.Sprintf("%d whose file has changed, %d of the corpus that are not here, %d for want of time", r.GetChanged(), r.GetAbsent(), r.GetUnasked()))
 	t.row("told", fmt.Sprintf("%d events", r.GetEvents()))
 	t.row("answered", fmt.Sprintf("%d, %d denied", r.GetAnswered(), r.GetDenied()))
 	t.row("latency", fmt.Sprintf("half within %s, 99 %% within %s, the slowest %s, at idle priority", span(r.GetLatencyP50()), span(r.GetLatencyP99()), span(r.GetLatencyMax())))
@@ -147,13 +148,17 @@ func (a *app) printDifferences(what string, d *controlv1.RehearsalDifferences) {
 	if d.GetFiles() == 0 {
 		return
 	}
-	a.printf("%s: files %d, critical %d, others of packages %d\n", what, d.GetFiles(), d.GetCritical(), d.GetPackaged())
+	a.printf("%s: files %d, critical %d, good ones of the corpus %d, others of packages %d\n", what, d.GetFiles(), d.GetCritical(), d.GetGood(), d.GetPackaged())
 	for _, e := range d.GetExamples() {
 		a.printf("  %s %s", e.GetAsked(), plain(e.GetFile()))
 		if e.GetBy() != "" {
 			a.printf(" by %s", plain(e.GetBy()))
 		}
-		a.printf(" (before: %s)\n", e.GetBefore())
+		a.printf(" (before: %s", e.GetBefore())
+		if e.GetSource() != "" {
+			a.printf("; %s", e.GetSource())
+		}
+		a.printf(")\n")
 	}
 	if left := int(d.GetFiles()) - len(d.GetExamples()); left > 0 {
 		a.printf("  and %d more\n", left)

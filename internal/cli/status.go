@@ -45,6 +45,12 @@ func (a *app) printStatus(s *controlv1.StatusResponse) {
 	t.row("watches", watch)
 	t.row("keeper", keeperLine(s.GetKeeper()))
 	t.row("guard", guardLine(s.GetGuard()))
+	if s.GetBoot() != nil {
+		t.row("boot", bootLine(s.GetBoot()))
+		if leave := s.GetBoot().GetLeave(); leave != "" {
+			t.row("", "→ "+plain(leave))
+		}
+	}
 	if h := s.GetGuard().GetHost(); h != "" {
 		t.row("host id", h)
 	}

@@ -33,6 +33,14 @@ func (t *table) row(cells ...any) {
 	t.rows = append(t.rows, row)
 }
 
+// list adds a row for each line, the first of which has the head.
+func (t *table) list(head string, lines []string) {
+	for _, line := range lines {
+		t.row(head, line)
+		head = ""
+	}
+}
+
 // print writes the rows, each behind indent, with two spaces between columns and none at the end of a line.
 func (t *table) print(w io.Writer, indent string) {
 	var widths []int

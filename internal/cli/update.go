@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,9 +23,10 @@ against this machine's recent past, puts it in force, watches it, and goes back 
 content, can be held, steered and taken back here.`,
 		Example: `  bailey update list
   bailey update show acme/edr/content
+  bailey update plan acme/edr/content
   bailey update pin acme/edr/content 2026.11.21.4
   bailey update rollback acme/edr/content`,
-	}, a.updateList(), a.updateShow(), a.updateCheck(), a.updateApply(), a.updatePin(), a.updateSkip(), a.updateHistory(),
+	}, a.updateList(), a.updateShow(), a.updateCheck(), a.updatePlan(), a.updateApply(), a.updatePin(), a.updateSkip(), a.updateHistory(),
 		a.steer("pause", "Let no new release of a stream get a say", "What is fetched and rehearsed waits."),
 		a.steer("resume", "End a pause or a freeze; what went wrong is tried again", ""),
 		a.steer("rollback", "Put the release before the one in force back", "The one that was in force is not tried again until bailey update resume."))
@@ -83,23 +85,20 @@ func dash(s string) string {
 // stateOf says what a stream does, or why it does nothing.
 func stateOf(s *controlv1.UpdateStream) string {
 	var words []string
-	for _, w := range []struct {
-		is   bool
-		text string
-	}{
-		{s.GetPaused(), "paused"}, {s.GetPinned() != "", "pinned to " + s.GetPinned()}, {s.GetFrozen() != "", "frozen: " + s.GetFrozen()},
-		{s.GetProblem() != "", s.GetProblem()},
-	} {
-		if w.is {
-			words = append(words, w.text)
-		}
+	if o := s.GetOverrides(); len(o) > 0 {
+		words = append(words, "local override: "+strings.Join(o, ", "))
 	}
-	switch u := s.GetUpdate(); {
-	case len(words) > 0:
-	case u.GetReason() != "" && s.GetWaiting() != "the newest is installed":
-		words = append(words, u.GetReason())
-	default:
-		words = append(words, s.GetWaiting())
+	if s.GetFrozen() != "" {
+		words = append(words, "frozen: "+s.GetFrozen())
+	}
+	reason := s.GetWaiting()
+	if r := s.GetUpdate().GetReason(); r != "" && reason != "the newest is installed" {
+		reason = r
+	}
+	for _, w := range []string{s.GetProblem(), reason} {
+		if w != "" && !slices.Contains(words, w) {
+			words = append(words, w)
+		}
 	}
 	return strings.Join(words, "; ")
 }
@@ -154,11 +153,11 @@ func (a *app) printStream(s *controlv1.UpdateStream) {
 	var t table
 	t.row("stream", s.GetStream())
 	t.row("installed", dash(plain(s.GetInstalled())))
-	if s.GetPaused() {
-		t.row("paused", "no new release gets a say (bailey update resume "+s.GetStream()+")")
+	if c := s.GetSettings(); c != nil {
+		t.row("taken", taken(c))
 	}
-	if s.GetPinned() != "" {
-		t.row("pinned", plain(s.GetPinned()))
+	for _, o := range s.GetOverrides() {
+		t.row("local override", plain(o)+ends(o, s.GetStream()))
 	}
 	if s.GetFrozen() != "" {
 		t.row("frozen", plain(s.GetFrozen())+" (bailey update resume "+s.GetStream()+")")
@@ -169,40 +168,96 @@ func (a *app) printStream(s *controlv1.UpdateStream) {
 	if s.GetWaiting() != "" {
 		t.row("nothing new", plain(s.GetWaiting()))
 	}
-	for i, o := range s.GetOffers() {
-		head := ""
-		if i == 0 {
-			head = "offered"
-		}
+	var offers []string
+	for _, o := range s.GetOffers() {
 		text := fmt.Sprintf("%s, %s, %s, epoch %d", plain(o.GetVersion()), size(o.GetBytes()), o.GetUrgency(), o.GetEpoch())
 		if o.GetBad() != "" {
 			text += ", not tried: " + plain(o.GetBad())
 		}
-		t.row(head, text)
+		offers = append(offers, text)
 	}
+	t.list("offered", offers)
 	if u := s.GetUpdate(); u != nil {
 		t.row("update", fmt.Sprintf("%s, %s since %s", plain(u.GetVersion()), u.GetState(), at(u.GetChanged())))
+		if u.GetState() == "fetch" {
+			t.row("fetched", fmt.Sprintf("%s of %s", size(u.GetFetched()), size(u.GetBytes())))
+		}
 		t.row("reason", plain(u.GetReason()))
 		t.row("began", at(u.GetBegan()))
-		if u.GetState() == "watch" {
+		switch u.GetState() {
+		case "shadow":
+			t.row("beside until", at(u.GetUntil()))
+		case "watch":
 			t.row("watched until", at(u.GetUntil()))
 		}
 		if u.GetRelease() != "" {
 			t.row("release", fmt.Sprintf("%s, in place of %s", plain(u.GetRelease()), dash(plain(u.GetPrevious()))))
 		}
-		for i, item := range u.GetAsks() {
-			head := ""
-			if i == 0 {
-				head = "asks for"
-			}
-			t.row(head, plain(item))
+		var asks []string
+		for _, item := range u.GetAsks() {
+			asks = append(asks, plain(item))
 		}
+		t.list("asks for", asks)
 	}
 	t.print(a.Stdout, "")
 	if r := s.GetUpdate().GetRehearsal(); r != nil {
 		a.printf("\n")
 		a.printRehearsal(r)
 	}
+	if c := s.GetUpdate().GetComparison(); c != nil {
+		a.printf("\n")
+		a.printComparison(c)
+	}
+}
+
+// printComparison shows what a release answered beside the one in force.
+func (a *app) printComparison(c *controlv1.Comparison) {
+	a.printf("beside the release in force\n")
+	var t table
+	t.row("asked", fmt.Sprintf("%d, %d of them answered by both, %d missed", c.GetAsked(), c.GetCompared(), c.GetMissed()))
+	t.row("latency", fmt.Sprintf("half within %s, 99 %% within %s", span(c.GetLatencyP50()), span(c.GetLatencyP99())))
+	if n := c.GetUnseen(); n > 0 {
+		t.row("note", fmt.Sprintf("%d questions were too many to compare", n))
+	}
+	t.print(a.Stdout, "")
+	a.printDifferences("denied by it, and allowed by the one in force", c.GetNewDeny())
+	a.printDifferences("allowed by it, and denied by the one in force", c.GetNewAllow())
+}
+
+// taken says how a stream's releases are taken by the configuration.
+func taken(c *controlv1.UpdateSettings) string {
+	words := []string{"the newest"}
+	if n := c.GetLag(); n > 0 {
+		words[0] = fmt.Sprintf("%d behind the newest", n)
+	}
+	if d := time.Duration(c.GetDefer()); d > 0 {
+		words = append(words, fmt.Sprintf("offered for %v", d))
+	}
+	if w := c.GetWindows(); len(w) > 0 {
+		text := "in force in " + strings.Join(w, " and ")
+		if c.GetUrgentIgnoresWindows() {
+			text += ", urgent ones always"
+		}
+		words = append(words, text)
+	}
+	if c.GetManual() {
+		words = append(words, "with the operator's word")
+	}
+	if d := time.Duration(c.GetShadow()); d > 0 {
+		words = append(words, fmt.Sprintf("in shadow for %v", d))
+	}
+	return strings.Join(append(words, fmt.Sprintf("watched for %v", time.Duration(c.GetWatch()))), "; ")
+}
+
+// ends says what ends an override, if anything does.
+func ends(override, stream string) string {
+	switch word, _, _ := strings.Cut(override, " "); word {
+	case "paused", "skips":
+		return " (bailey update resume " + stream + ")"
+	case "pinned":
+		return " (bailey update pin " + stream + " none)"
+	}
+	return ""
 }
 
 func (a *app) updateCheck() *cobra.Command {
@@ -251,26 +306,6 @@ func (a *app) steer(action, short, long string) *cobra.Command {
 			return a.set(cmd.Context(), &controlv1.UpdateSetRequest{Stream: args[0], Action: action})
 		},
 	}
-}
-
-func (a *app) updateApply() *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
-		Use:   "apply STREAM",
-		Short: "Say yes to the release that waits for it",
-		Long: `Say yes to the release that waits: because it asks for more than it was granted, or because every release waits here. With --force
-it comes into force whatever its rehearsal says, also one that was refused already; it is watched all the same.`,
-		Example: `  bailey update show acme/edr/code    # what it asks for
-  bailey update apply acme/edr/code
-  bailey update apply acme/edr/code --force`,
-		Args:              exactly(1, "name one stream"),
-		ValidArgsFunction: a.completeStreams,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.set(cmd.Context(), &controlv1.UpdateSetRequest{Stream: args[0], Action: "apply", Force: force})
-		},
-	}
-	cmd.Flags().BoolVar(&force, "force", false, "whatever its rehearsal says")
-	return cmd
 }
 
 func (a *app) updatePin() *cobra.Command {

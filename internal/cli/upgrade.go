@@ -24,7 +24,8 @@ func (a *app) upgrade() *cobra.Command {
 is ready, the old one answers what it was asked and hands everything over: waiting questions,
 sensors, products. If the new one cannot be started, the old one goes on. If it ends three times
 within a minute, the keeper goes back to the one before. The keeper itself stays the old program
-until the service is restarted.`,
+until the service is restarted; then the agent is the package's again, also where an update
+(bailey/agent/code) had brought another.`,
 		Example: "  bailey agent upgrade /usr/lib/bailey/bailey.new",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

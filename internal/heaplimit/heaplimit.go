@@ -26,20 +26,74 @@ var keep = sync.OnceFunc(func() {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	k := newKeeper(debug.SetMemoryLimit)
+	k := newKeeper(collector.setLimit)
 	k.look()
 	k.arm()
-	debug.SetGCPercent(percent)
+	collector.setPercent(percent)
 })
+
+// collector is the process's garbage collector.
+var collector hold
+
+// hold is what it is set to once nobody holds it.
+type hold struct {
+	mu      sync.Mutex
+	holders int
+	limit   int64
+	percent int
+}
+
+// Hold keeps the collector from running until release is called, whatever the heap takes meanwhile. It waits for a collection that
+// runs. Safe for concurrent use; several may hold it.
+func Hold() (release func()) { return collector.hold() }
+
+func (h *hold) hold() (release func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holders++; h.holders == 1 {
+		h.limit = debug.SetMemoryLimit(math.MaxInt64)
+		h.percent = debug.SetGCPercent(-1) // which waits
+	}
+	return sync.OnceFunc(h.release)
+}
+
+func (h *hold) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holders--; h.holders == 0 {
+		debug.SetGCPercent(h.percent)
+		debug.SetMemoryLimit(h.limit)
+	}
+}
+
+func (h *hold) setLimit(n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holders == 0 {
+		debug.SetMemoryLimit(n)
+		return
+	}
+	h.limit = n
+}
+
+func (h *hold) setPercent(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holders == 0 {
+		debug.SetGCPercent(n)
+		return
+	}
+	h.percent = n
+}
 
 // keeper looks after each collection.
 type keeper struct {
-	set     func(int64) int64
+	set     func(int64)
 	limit   uint64
 	samples [6]metrics.Sample
 }
 
-func newKeeper(set func(int64) int64) *keeper {
+func newKeeper(set func(int64)) *keeper {
 	k := &keeper{set: set}
 	for i, name := range [...]string{
 		"/gc/heap/live:bytes", "/memory/classes/total:bytes", "/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes",

@@ -1,7 +1,9 @@
 package heaplimit
 
 import (
+	"math"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -33,7 +35,7 @@ func TestNext(t *testing.T) {
 // TestKeeperFollows: the limit is that of what lives, after the collections that find it.
 func TestKeeperFollows(t *testing.T) {
 	limits := make(chan int64, 100)
-	k := newKeeper(func(n int64) int64 { limits <- n; return 0 })
+	k := newKeeper(func(n int64) { limits <- n })
 	k.look()
 	k.arm()
 	await := func(what string, ok func(int64) bool) {
@@ -56,4 +58,38 @@ func TestKeeperFollows(t *testing.T) {
 	await("above 250 MiB", func(n int64) bool { return n > 250<<20 })
 	runtime.KeepAlive(held) // until here
 	await("below 100 MiB", func(n int64) bool { return n < 100<<20 })
+}
+
+var sink []byte
+
+// TestHold: while somebody holds the collector nothing collects, whatever is taken, and what was set meanwhile holds afterwards.
+func TestHold(t *testing.T) {
+	var h hold
+	first, second := h.hold(), h.hold()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 64 {
+		sink = make([]byte, 4<<20)
+	}
+	h.setLimit(100 << 20)
+	first()
+	first()
+	for range 64 {
+		sink = make([]byte, 4<<20)
+	}
+	runtime.ReadMemStats(&after)
+	if after.NumGC != before.NumGC {
+		t.Errorf("%d collections while it was held", after.NumGC-before.NumGC)
+	}
+	second()
+	if limit := debug.SetMemoryLimit(math.MaxInt64); limit != 100<<20 {
+		t.Errorf("afterwards the limit is %d", limit)
+	}
+	for range 64 {
+		sink = make([]byte, 4<<20)
+	}
+	runtime.ReadMemStats(&after)
+	if after.NumGC == before.NumGC {
+		t.Error("no collection after it was let go")
+	}
 }

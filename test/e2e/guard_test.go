@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,19 +22,10 @@ import (
 func TestGuardAndToken(t *testing.T) {
 	roottest.RequireVM(t, "refuses things on the whole machine, and needs BPF LSM")
 	o := newOperator(t)
-	a := rig.New(t, built, "[guard]\nenabled = \"on\"\n[operator]\nkeys = ["+strconv.Quote(o.public)+"]\nkey_dir = \"\"\n")
-	a.Start()
-	t.Cleanup(func() {
-		a.Must("unlock", "--token", o.token("stop", "5m"))
-		a.Stop()
-	})
+	a := rig.New(t, built, o.guardOn())
+	o.start(a)
 	a.Install(rig.Spec{Name: "good", Questions: "exec"})
-	a.Eventually("the guard is locked", 20*time.Second, func() error {
-		if text, err := a.Bailey("status"); err != nil || !strings.Contains(text, "locked") {
-			return errors.New(text)
-		}
-		return nil
-	})
+	awaitLocked(a)
 	tampers := a.Tap("tamper")
 	agent, keeper, product := agentPID(a, 0), a.Cmd.Process.Pid, int(a.Product("good").GetPid())
 	kept := filepath.Join(a.State, "mine")
@@ -73,6 +65,53 @@ func TestGuardAndToken(t *testing.T) {
 	a.Must("journal", "verify", "--state", a.State)
 }
 
+// TestGuardWhileTheAgentUpdatesItself: while one release of the agent follows another, and while one that crashes is gone back from, root can neither end
+// the keeper nor change what is kept.
+func TestGuardWhileTheAgentUpdatesItself(t *testing.T) {
+	roottest.RequireVM(t, "refuses things on the whole machine, and needs BPF LSM")
+	o := newOperator(t)
+	a := rig.New(t, built, "")
+	v := ownVendor(a, "3s", o.guardOn())
+	o.start(a)
+	keeper, kept := a.Cmd.Process.Pid, filepath.Join(a.State, "mine")
+	try := func() error {
+		if err := syscall.Kill(keeper, syscall.SIGKILL); !errors.Is(err, syscall.EPERM) {
+			return fmt.Errorf("kill the keeper: %w", err)
+		}
+		if err := os.WriteFile(kept, nil, 0o644); !errors.Is(err, syscall.EPERM) {
+			return fmt.Errorf("write below the state directory: %w", err)
+		}
+		return nil
+	}
+	awaitLocked(a)
+	tries, stop, ended := 0, make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if err := try(); err != nil {
+				ended <- err
+				return
+			}
+			tries++
+		}
+	}()
+	offer(v, a, "1.1.0", "none")
+	ownReaches(a, "1.1.0", "committed")
+	offer(v, a, "1.2.0", "crash")
+	ownReaches(a, "1.2.0", "rolled_back")
+	runsAgent(a, "1.1.0")
+	close(stop)
+	if err := <-ended; err != nil || tries == 0 {
+		t.Errorf("after %d attempts that were refused: %v", tries, err)
+	}
+	t.Logf("%d attempts were refused", tries)
+}
+
 // operator holds a key and signs tokens.
 type operator struct {
 	t                 *testing.T
@@ -88,6 +127,31 @@ func newOperator(t *testing.T) *operator {
 	}
 	o.public = o.bailey("keygen", "--out", o.key, "--name", "alice", "--passphrase-file", o.pass)
 	return o
+}
+
+// guardOn configures a guard that this operator's tokens open.
+func (o *operator) guardOn() string {
+	return "[guard]\nenabled = \"on\"\n[operator]\nkeys = [" + strconv.Quote(o.public) + "]\nkey_dir = \"\"\n"
+}
+
+// start starts an agent with that guard, which a token ends.
+func (o *operator) start(a *rig.Agent) {
+	o.t.Helper()
+	a.Start()
+	o.t.Cleanup(func() {
+		a.Must("unlock", "--token", o.token("stop", "5m"))
+		a.Stop()
+	})
+}
+
+func awaitLocked(a *rig.Agent) {
+	a.T.Helper()
+	a.Eventually("the guard is locked", 20*time.Second, func() error {
+		if text, err := a.Bailey("status"); err != nil || !strings.Contains(text, "locked") {
+			return errors.New(text)
+		}
+		return nil
+	})
 }
 
 // token signs one for this machine.

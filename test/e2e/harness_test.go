@@ -10,7 +10,7 @@ import (
 var built string
 
 func TestMain(m *testing.M) {
-	rig.Main(m, &built, "bailey", "bailey-fleet", "faulty", "allowlist", "clamav")
+	rig.Main(m, &built, "bailey", "variant", "faulty", "allowlist", "clamav")
 }
 
 // startAgent starts an agent on a scratch filesystem with config as its TOML file.

@@ -75,21 +75,18 @@ func TestParallelExecs(t *testing.T) {
 	killer.Wait()
 
 	t.Logf("longest exec %s, %d failed", time.Duration(longest.Load()), failed.Load())
-	after := a.Status().GetQuestions()
-	asked := after.GetAsked() - before.GetAsked()
-	if asked != total {
-		t.Errorf("the kernel asked %d times for %d execs", asked, total)
-	}
-	var sum uint64
-	for reason, n := range after.GetByReason() {
-		sum += n - before.GetByReason()[reason]
-	}
-	if sum != asked {
-		t.Errorf("%d questions have %d recorded outcomes: %v", asked, sum, after.GetByReason())
-	}
-	if after.GetInFlight() != 0 {
-		t.Errorf("%d questions are still in flight", after.GetInFlight())
-	}
+	a.Eventually("every exec was one question, and every question has its outcome", 10*time.Second, func() error {
+		after := a.Status().GetQuestions()
+		asked := after.GetAsked() - before.GetAsked()
+		var sum uint64
+		for reason, n := range after.GetByReason() {
+			sum += n - before.GetByReason()[reason]
+		}
+		if asked != total || sum != asked || after.GetInFlight() != 0 {
+			return fmt.Errorf("%d execs, %d questions, %d still in flight, %d recorded outcomes: %v", total, asked, after.GetInFlight(), sum, after.GetByReason())
+		}
+		return nil
+	})
 	a.Eventually("every question has one recorded outcome", 10*time.Second, func() error {
 		if n := len(verdicts.All()); n != total {
 			return fmt.Errorf("%d verdict events for %d questions", n, total)

@@ -40,6 +40,12 @@ func engine(version, content string, settings map[string]string) rig.Spec {
 	return rig.Spec{Name: "engine", Version: version, Events: "exec", Questions: "exec,open", Settings: settings, Files: map[string]string{"content.txt": content}}
 }
 
+// testingItself has a product's program test itself with an argument.
+func testingItself(s rig.Spec, arg string) rig.Spec {
+	s.Run = fmt.Sprintf("self_test = [\"./faulty\", %q]\n", arg)
+	return s
+}
+
 // Content of 21 fields, of which the sensor fills in 20: with a wildcard in the last one nobody reads it.
 const (
 	fields      = ",*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,"
@@ -77,7 +83,7 @@ func lived(a *rig.Agent, product string) (programs, files []string) {
 // say, while the installed one goes on answering.
 func TestRehearsal(t *testing.T) {
 	a := startAgent(t, "")
-	a.Install(engine("1.0.0", goodContent, nil))
+	a.Install(engine("1.0.0", goodContent+"prefix "+a.Scratch+"/home/alice/report.pdf\n", nil))
 	programs, files := lived(a, "engine")
 	before := a.Product("engine")
 	for _, c := range []struct {
@@ -87,7 +93,7 @@ func TestRehearsal(t *testing.T) {
 		sees func(*controlv1.Rehearsal) error
 	}{
 		{name: "good", spec: engine("1.1.0", goodContent, nil), sees: func(r *controlv1.Rehearsal) error {
-			if r.GetRecorded() < uint32(len(programs)+len(files)) || r.GetCritical() < 100 || r.GetEvents() == 0 || r.GetAnswered() != r.GetRecorded()+r.GetCritical() {
+			if r.GetRecorded() < uint32(len(programs)+len(files)) || r.GetCritical() < 100 || r.GetEvents() == 0 || r.GetGood() < 30 || r.GetAnswered() != r.GetRecorded()+r.GetCritical()+r.GetCorpus()+r.GetGood() {
 				return errors.New("it was asked too little")
 			}
 			if r.GetNewDeny().GetFiles() != 0 || r.GetInstalled() != before.GetRelease() || !strings.HasPrefix(r.GetRelease(), "1.1.0-") {
@@ -95,6 +101,8 @@ func TestRehearsal(t *testing.T) {
 			}
 			return nil
 		}},
+		{name: "its_self_test_is_content", spec: testingItself(engine("1.1.0", goodContent, nil), "--role=self_test")},
+		{name: "its_self_test_fails", spec: testingItself(engine("1.1.0", goodContent, nil), "--role=nobody"), fail: "its self-test failed: exited with status 1"},
 		{name: "channel_file_at_load", spec: engine("1.1.0", badContent+"check load\n", nil), fail: "it exited with status 1"},
 		{name: "channel_file_at_match", spec: engine("1.1.0", badContent, nil), fail: "it exited with status 1 while it was asked about"},
 		{name: "dies_of_a_signal", spec: engine("1.1.0", goodContent, map[string]string{"fault": "segv", "at": "question"}), fail: "SIGSEGV) while it was asked about"},
@@ -117,6 +125,15 @@ func TestRehearsal(t *testing.T) {
 		{name: "leaks", spec: engine("1.1.0", goodContent, map[string]string{"fault": "memory", "at": "ready"}), fail: "out of memory"},
 		{name: "broken_frames", spec: engine("1.1.0", goodContent, map[string]string{"fault": "malformed", "at": "ready"}), fail: "protocol"},
 		{name: "asks_less", spec: rig.Spec{Name: "engine", Version: "1.1.0", Questions: "exec"}, fail: "it does not want to be asked about open"},
+		{name: "starts_well_once", spec: engine("1.1.0", goodContent, map[string]string{"starts": "1"}), fail: "started once more, it exited with status 1"},
+		{name: "denies_the_empty_file", spec: engine("1.1.0", goodContent+"sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n", nil),
+			fail: "it denies 1 files that are good beyond doubt, e.g. " + a.Scratch + "/home/alice/empty.txt"},
+		{name: "denies_what_it_denied", spec: engine("1.1.0", goodContent+"prefix "+a.Scratch+"/home/alice/report.pdf\n", nil), sees: func(r *controlv1.Rehearsal) error {
+			if r.GetNewDeny().GetFiles() != 0 || r.GetDenied() == 0 {
+				return errors.New("the installed release denies it, too")
+			}
+			return nil
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := rehearse(a, c.spec)
@@ -149,6 +166,34 @@ func TestRehearsal(t *testing.T) {
 	groups, gerr := filepath.Glob("/sys/fs/cgroup/*/bailey-*/engine.trial")
 	if err != nil || gerr != nil || len(left)+len(groups) > 0 {
 		t.Errorf("left behind: %v %v %v %v", left, groups, err, gerr)
+	}
+}
+
+// TestRehearsalOfOwnTests: what a vendor knows the answers to is asked, and each wrong answer counts; what the vendor brings is not trusted further
+// than that.
+func TestRehearsalOfOwnTests(t *testing.T) {
+	a := startAgent(t, "")
+	list := func(tests string) map[string]string {
+		return map[string]string{
+			"content.txt": goodContent + "pattern a virus\n", "rehearsal/tests.json": `{"schema":1,"tests":[` + tests + `]}`,
+			"rehearsal/bad.txt": "this is a virus", "rehearsal/good.txt": "this is none",
+		}
+	}
+	const both = `{"file":"bad.txt","path":"/home/bob/mail","ask":"open","expect":"deny"},{"file":"good.txt","ask":"exec","expect":"allow"}`
+	for name, c := range map[string]struct{ tests, fail string }{
+		"right":   {both, ""},
+		"wrong":   {both + `,{"file":"good.txt","ask":"open","expect":"deny"}`, "1 of its own tests fail, e.g. it allows " + a.Scratch + "/rehearsal/good.txt, which it is to deny"},
+		"missing": {both + `,{"file":"no.txt","ask":"open","expect":"deny"}`, "read the product's own tests: "},
+		"outside": {`{"file":"../content.txt","ask":"open","expect":"deny"}`, "is no name of a file in rehearsal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := engine("1.0.0", "", nil)
+			s.Files = list(c.tests)
+			r := rehearse(a, s)
+			if reasons := strings.Join(r.GetReasons(), "; "); r.GetPassed() != (c.fail == "") || !strings.Contains(reasons, c.fail) || c.fail == "" && r.GetOwn() != 2 {
+				t.Errorf("passed %t after %d own tests: %q, want %q", r.GetPassed(), r.GetOwn(), reasons, c.fail)
+			}
+		})
 	}
 }
 

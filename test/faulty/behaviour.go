@@ -23,6 +23,7 @@ type behaviour struct {
 	ledger  ledger
 
 	deny        bool          // answer "deny" to everything
+	denyAfter   time.Duration // … from that time after the start on
 	denyPaths   []string      // deny what lies below one of them
 	denyContent string        // deny what contains it in its first 64 KiB
 	denyShare   int           // deny that many of a hundred, evenly
@@ -55,6 +56,13 @@ func (b *behaviour) ready(s *sdk.Session) error {
 		return err
 	}
 	if err := openState(b.set["state"]); err != nil {
+		return err
+	}
+	starts := 0
+	if err := number(b.set, "starts", &starts); err != nil {
+		return err
+	}
+	if err := countStart(starts); err != nil {
 		return err
 	}
 	var err error
@@ -104,7 +112,7 @@ func (b *behaviour) configure(set map[string]string) error {
 		return err
 	}
 	b.every = uint64(every)
-	for key, to := range map[string]*time.Duration{"delay": &b.delay, "hang_after": &b.hangAfter, "event_delay": &b.eventDelay} {
+	for key, to := range map[string]*time.Duration{"delay": &b.delay, "hang_after": &b.hangAfter, "deny_after": &b.denyAfter, "event_delay": &b.eventDelay} {
 		if set[key] == "" {
 			continue
 		}
@@ -242,7 +250,7 @@ func (b *behaviour) cached(a sdk.Answer) sdk.Answer {
 }
 
 func (b *behaviour) denies(q *sdk.Question) bool {
-	if b.deny {
+	if b.deny || b.denyAfter > 0 && time.Since(b.started) > b.denyAfter {
 		return true
 	}
 	for _, p := range b.denyPaths {

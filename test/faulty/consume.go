@@ -130,6 +130,25 @@ func openState(how string) error {
 	return nil
 }
 
+// countStart lets so many starts go well, and none after them; 0: all.
+func countStart(well int) error {
+	if well == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(os.Getenv("STATE_DIRECTORY"), "starts"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("count the starts: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("x"); err != nil {
+		return fmt.Errorf("count the starts: %w", err)
+	}
+	if st, err := f.Stat(); err != nil || st.Size() > int64(well) {
+		panic(fmt.Sprintf("told to crash at every start after the first %d", well))
+	}
+	return nil
+}
+
 // corruptState leaves a state that no later start survives, and dies.
 func corruptState() {
 	_ = os.WriteFile(stateFile(), []byte("\x00\x01garbage"), 0o600)

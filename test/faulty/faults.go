@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"time"
 	"unsafe"
@@ -39,10 +40,14 @@ var faults = map[string]func(*behaviour, *sdk.Question){
 	"findings":   func(b *behaviour, _ *sdk.Question) { go b.floodFindings() },
 }
 
-// playRole is what the copies of itself do that it starts.
+// playRole is what it does where it is no product: as a copy that it started, or to test itself, which is soon done.
 func playRole(role string) error {
-	if role == "sleep" {
+	switch role {
+	case "sleep":
 		time.Sleep(time.Hour)
+	case "self_test":
+	default:
+		return fmt.Errorf("no role is called %q", role)
 	}
 	return nil
 }

@@ -6,19 +6,20 @@ import (
 	"go/token"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// replaysInSource lists the ids of all stories that this folder's tests tell.
-func replaysInSource(t *testing.T) []string {
+// replaysInSource lists the ids of all replays of a type, story or delivery, that this folder's tests have.
+func replaysInSource(t *testing.T, kind string) []string {
 	t.Helper()
 	var out []string
 	for name, f := range sources(t) {
 		ast.Inspect(f, func(n ast.Node) bool {
 			c, ok := n.(*ast.CompositeLit)
-			if !ok || !isStory(c) {
+			if !ok || !isReplay(c, kind) {
 				return true
 			}
 			for _, e := range c.Elts {
@@ -28,7 +29,7 @@ func replaysInSource(t *testing.T) []string {
 				}
 				lit, ok := kv.Value.(*ast.BasicLit)
 				if !ok {
-					t.Errorf("%s: a story's ID is written out", name)
+					t.Errorf("%s: a %s's ID is written out", name, kind)
 					continue
 				}
 				id, err := strconv.Unquote(lit.Value)
@@ -41,26 +42,22 @@ func replaysInSource(t *testing.T) []string {
 		})
 	}
 	if len(out) == 0 {
-		t.Fatal("no stories: the test runs in the wrong directory")
+		t.Fatalf("no %s: the test runs in the wrong directory", kind)
 	}
 	return out
 }
 
-func isStory(c *ast.CompositeLit) bool {
-	if id, ok := c.Type.(*ast.Ident); ok {
-		return id.Name == "story"
-	}
-	if c.Type != nil {
-		return false
-	}
-	for _, e := range c.Elts { // an element of a list of stories
-		if kv, ok := e.(*ast.KeyValueExpr); ok {
-			if id, ok := kv.Key.(*ast.Ident); ok && id.Name == "ID" {
-				return true
-			}
+// isReplay reports whether a literal is of a replay's type, and says an ID.
+func isReplay(c *ast.CompositeLit, kind string) bool {
+	id, ok := c.Type.(*ast.Ident)
+	return ok && id.Name == kind && slices.ContainsFunc(c.Elts, func(e ast.Expr) bool {
+		kv, ok := e.(*ast.KeyValueExpr)
+		if !ok {
+			return false
 		}
-	}
-	return false
+		key, ok := kv.Key.(*ast.Ident)
+		return ok && key.Name == "ID"
+	})
 }
 
 func sources(t *testing.T) map[string]*ast.File {
@@ -106,11 +103,11 @@ func TestEveryIncidentSaysWhatItIs(t *testing.T) {
 		}
 	}
 	count := map[string]int{}
-	for _, id := range replaysInSource(t) {
+	for _, id := range append(replaysInSource(t, "story"), replaysInSource(t, "delivery")...) {
 		class, _, _ := strings.Cut(id, "-")
 		count[class]++
 	}
-	for _, class := range []string{"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C13", "C14", "C15"} {
+	for _, class := range []string{"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C11", "C12", "C13", "C14", "C15"} {
 		if count[class] < 2 {
 			t.Errorf("class %s has %d replays, each has at least two", class, count[class])
 		}

@@ -41,6 +41,9 @@ func (a *Agent) Folder(s Spec) string {
 	}
 	a.CopyFile(filepath.Join(a.Built, "faulty"), filepath.Join(folder, "faulty"), 0o755)
 	for name, text := range s.Files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755); err != nil {
+			a.T.Fatal(err)
+		}
 		a.write(filepath.Join(folder, name), text)
 	}
 	a.write(filepath.Join(folder, "manifest.toml"), a.manifest(s))

@@ -18,12 +18,12 @@ func Main(tests Tests, built *string, programs ...string) {
 // Programs are what a rig can run, by name.
 func Programs() map[string]string {
 	return map[string]string{
-		"bailey":       "bailey/cmd/bailey",
-		"bailey-fleet": "bailey/cmd/bailey-fleet",
-		"faulty":       "bailey/test/faulty",
-		"allowlist":    "bailey/products/allowlist",
-		"clamav":       "bailey/products/clamav",
-		"probe":        "bailey/agent/product/contain/testdata/hostile",
+		"bailey":    "bailey/cmd/bailey",
+		"faulty":    "bailey/test/faulty",
+		"allowlist": "bailey/products/allowlist",
+		"clamav":    "bailey/products/clamav",
+		"probe":     "bailey/agent/product/contain/testdata/hostile",
+		"variant":   "bailey/test/e2e/testdata/variant",
 	}
 }
 

@@ -132,6 +132,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 func memoryAgent(ctx context.Context, o cli.AgentOptions) error {
 	a := controltest.New()
 	a.SetHealth(&controlv1.HealthEntry{Component: "containment.landlock", Status: "degraded", Summary: "this kernel has no Landlock", Remedy: "boot Linux 5.13 or newer"})
+	a.SetSafe(os.Getenv("BOOT_SAFE"))
 	a.Cache.Fill(7)
 	a.Rules.Set(&controlv1.Rule{
 		Product: "scanner", Id: "bad", Action: "exec", Match: "below=/tmp/\x1b]0;owned", Left: 3_600_000_000_000, Until: 7_200_000_000_000, Hits: 3, Enforced: true,

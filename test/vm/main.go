@@ -31,7 +31,7 @@ type options struct {
 	tamper                  string // the page on attacks that is written
 	limit, perTest, silence time.Duration
 	memory                  int
-	short, verbose          bool
+	short, more, verbose    bool
 }
 
 func main() {
@@ -40,6 +40,7 @@ func main() {
 	flag.StringVar(&o.machine, "machine", "", "only these machines, separated by commas")
 	flag.StringVar(&o.tamper, "tamper", "", "write what became of the attacks on the guard to this file: docs/tamper.md")
 	flag.BoolVar(&o.short, "short", false, "only the machines that make test has time for")
+	flag.BoolVar(&o.more, "more", false, "only the machines that make vm has time for with ALL=1")
 	flag.StringVar(&o.run, "run", "", "only tests that match this expression")
 	flag.StringVar(&o.cache, "cache", "", "where kernels are kept between runs; .cache/vm of the repository by default")
 	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "for each machine")
@@ -72,9 +73,7 @@ func run(ctx context.Context, o options, packages []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(b.work) }()
-	chosen := slices.DeleteFunc(slices.Clone(matrix), func(m machine) bool {
-		return o.machine != "" && !slices.Contains(strings.Split(o.machine, ","), m.name) || o.short && !m.always
-	})
+	chosen := slices.DeleteFunc(slices.Clone(matrix), func(m machine) bool { return !o.chooses(m) })
 	if len(chosen) == 0 {
 		return fmt.Errorf("no machine is called %q: see -list", o.machine)
 	}
@@ -82,6 +81,9 @@ func run(ctx context.Context, o options, packages []string) error {
 	errs := make([]error, len(chosen))
 	places := make(chan struct{}, qemu.AtOnce())
 	var all sync.WaitGroup
+	for _, source := range kernelsOf(chosen) { // the machines that need them wait for them, and say what went wrong
+		all.Go(func() { _, _ = kernel.Get(ctx, b.o.cache, source) })
+	}
 	for i, m := range chosen {
 		places <- struct{}{}
 		all.Go(func() {
@@ -110,6 +112,24 @@ func run(ctx context.Context, o options, packages []string) error {
 		return writeTamper(o.tamper, b.attacks)
 	}
 	return nil
+}
+
+// kernelsOf names the kernels of machines, each once, in the order in which they are needed.
+func kernelsOf(machines []machine) (out []kernel.Source) {
+	for _, m := range machines {
+		if !slices.Contains(out, m.kernel) {
+			out = append(out, m.kernel)
+		}
+	}
+	return out
+}
+
+// chooses reports whether a machine is to run: one that was named, or those of one verb.
+func (o options) chooses(m machine) bool {
+	if o.machine != "" {
+		return slices.Contains(strings.Split(o.machine, ","), m.name)
+	}
+	return m.more == o.more && (m.always || !o.short)
 }
 
 // bench is what all machines share: the guest's init, and what was built for one and runs on all.
@@ -161,12 +181,12 @@ func (b *bench) try(ctx context.Context, m machine, packages []string) error {
 
 // prepare builds a machine's tests and packs them into its initramfs.
 func (b *bench) prepare(ctx context.Context, m machine, packages []string) (c qemu.Config, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	k, err := kernel.Get(ctx, b.o.cache, m.kernel)
 	if err != nil {
 		return c, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.accelerator == "" {
 		if b.accelerator, err = qemu.Accelerator(ctx, b.o.cache, b.init, k); err != nil {
 			return c, err
@@ -180,7 +200,7 @@ func (b *bench) prepare(ctx context.Context, m machine, packages []string) (c qe
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return c, err
 	}
-	c = qemu.Config{Kernel: k, Initrd: filepath.Join(dir, "initramfs"), Dir: dir, LSM: m.lsm, Accelerator: b.accelerator, Memory: b.o.memory, Silence: b.o.silence}
+	c = qemu.Config{Kernel: k, Initrd: filepath.Join(dir, "initramfs"), Dir: dir, LSM: m.lsm, Accelerator: b.accelerator, OneThread: m.one || qemu.AtOnce() > 1, Memory: b.o.memory, Silence: b.o.silence}
 	if err := b.pack(ctx, c.Initrd, k, tests, m.skipped()); err != nil {
 		return c, fmt.Errorf("make the initramfs: %w", err)
 	}
@@ -188,8 +208,12 @@ func (b *bench) prepare(ctx context.Context, m machine, packages []string) (c qe
 	return c, nil
 }
 
-// boot starts the machine, waits for its end, and judges the report.
-func (b *bench) boot(ctx context.Context, c qemu.Config, m machine) error {
+// boot starts the machine, once there is a place for it, waits for its end, and judges the report.
+func (b *bench) boot(ctx context.Context, c qemu.Config, m machine) (err error) {
+	if c.Place, err = qemu.Take(ctx); err != nil {
+		return err
+	}
+	defer c.Place.Leave()
 	limited, cancel := context.WithTimeout(ctx, b.o.limit)
 	defer cancel()
 	vm, err := qemu.Start(limited, c)

@@ -94,12 +94,14 @@ func TestDoomedMachines(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		roottest.Unavailable(t, "qemu-system-x86_64 is not installed")
 	}
+	// On a quiet host each is told of within 12 s. The rest of the limit is patience with one that does something else meanwhile.
 	b, err := newBench(t.Context(), options{limit: 90 * time.Second, perTest: 8 * time.Second, silence: 8 * time.Second, memory: 512})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(b.work) }()
-	if _, err := kernel.Get(t.Context(), b.o.cache, matrix[0].kernel); err != nil {
+	m := machine{name: "doomed", kernel: kernel.Debian12, lsm: lsmDebian}
+	if _, err := kernel.Get(t.Context(), b.o.cache, m.kernel); err != nil {
 		roottest.Unavailable(t, err.Error())
 	}
 	for _, tc := range []struct {
@@ -112,10 +114,9 @@ func TestDoomedMachines(t *testing.T) {
 		{"TestSleep", nil, []string{"tests failed", "VM-FAIL", "SIGQUIT"}},
 	} {
 		t.Run(tc.test, func(t *testing.T) {
-			begin := time.Now()
 			b.o.run = "^" + tc.test + "$"
-			err := b.try(t.Context(), matrix[0], []string{"bailey/test/vm/doomed"})
-			t.Logf("after %v: %v", time.Since(begin), err)
+			err := b.try(t.Context(), m, []string{"bailey/test/vm/doomed"})
+			t.Log(err)
 			if err == nil || tc.is != nil && !errors.Is(err, tc.is) {
 				t.Fatalf("the machine ended with %v, want %v", err, tc.is)
 			}
@@ -123,10 +124,6 @@ func TestDoomedMachines(t *testing.T) {
 				if !strings.Contains(err.Error(), s) {
 					t.Errorf("nothing says %q", s)
 				}
-			}
-			// A quiet machine says so within 12 s. The rest is patience with a host that does something else meanwhile.
-			if took := time.Since(begin); took > 90*time.Second {
-				t.Errorf("it took %v to say so", took)
 			}
 		})
 	}

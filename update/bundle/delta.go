@@ -146,6 +146,17 @@ func ApplyDelta(r io.Reader, baseDir string, base Manifest, dir string, l Limits
 	return m, nil
 }
 
+// DeltaBytes is how many bytes there will be on the disk while a delta is applied: what it makes, and what it is made from.
+func DeltaBytes(r io.Reader, l Limits) (int64, error) {
+	d, err := open(r, l)
+	if err != nil {
+		return 0, err
+	}
+	defer d.z.Close()
+	h, err := readHead(bufio.NewReader(d.out), d.l)
+	return h.Text.Size + h.Base.Size, err
+}
+
 func readHead(in *bufio.Reader, l Limits) (head, error) {
 	n, err := binary.ReadUvarint(in)
 	if err != nil {

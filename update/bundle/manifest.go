@@ -84,6 +84,14 @@ func ParseManifest(text []byte, l Limits) (Manifest, error) {
 	return m, m.check(l.orDefault())
 }
 
+// Bytes is how many bytes the files have.
+func (m Manifest) Bytes() (n int64) {
+	for _, f := range m.Files {
+		n += f.Size
+	}
+	return n
+}
+
 func (m Manifest) check(l Limits) error {
 	if len(m.Files) == 0 || len(m.Files) > l.Files {
 		return fmt.Errorf("check the manifest: %d files, where 1 to %d are allowed", len(m.Files), l.Files)

@@ -15,15 +15,12 @@ func (c *Client) choose(s *stream) (*trust.Offer, string) {
 	if r.Frozen != "" {
 		return nil, "frozen: " + r.Frozen
 	}
-	disabled := false
-	if v, err := release.ParseVersion(r.Installed); err == nil {
-		_, disabled = s.policy.Disables(s.id, v)
-	}
+	leave := s.leaving()
 	why := "nothing is offered"
 	for i := range s.offers { // newest first
 		o := &s.offers[i]
 		v := o.Release.Version
-		reason := c.unfit(s, o, disabled)
+		reason := c.unfit(s, o, leave)
 		switch {
 		case reason == "":
 			return o, ""
@@ -44,7 +41,7 @@ const older = "not newer than what is installed"
 
 // unfit says why an offer is not to be had; empty if it is. With leave set whatever is installed must go, for an older one if need be.
 func (c *Client) unfit(s *stream, o *trust.Offer, leave bool) string {
-	r, d, now := &s.record, &o.Release, c.cfg.Now()
+	r, d := &s.record, &o.Release
 	v := d.Version.String()
 	pinned := r.Pinned != ""
 	switch reason, bad := r.Bad[v]; {
@@ -58,6 +55,8 @@ func (c *Client) unfit(s *stream, o *trust.Offer, leave bool) string {
 		return reason
 	case !slices.Contains(d.Platforms, c.cfg.OS):
 		return "it is not for " + c.cfg.OS
+	case c.cfg.Disk > 0 && o.Length > c.cfg.Disk:
+		return fmt.Sprintf("it has %d bytes, and updates may use %d", o.Length, c.cfg.Disk)
 	case d.Epoch < r.Epoch:
 		return fmt.Sprintf("its epoch is %d, and %d was in force", d.Epoch, r.Epoch)
 	}
@@ -69,8 +68,14 @@ func (c *Client) unfit(s *stream, o *trust.Offer, leave bool) string {
 	if reason := c.unmet(s.id, d); reason != "" {
 		return reason
 	}
-	if at, ok := r.Seen[v]; ok && !leave && d.Urgency != release.Urgent && now.Before(at.Add(c.cfg.Defer)) {
-		return "it is deferred until " + at.Add(c.cfg.Defer).UTC().Format(time.RFC3339)
+	if leave {
+		return ""
+	}
+	if reason := c.lagging(s, o); reason != "" && !pinned {
+		return reason
+	}
+	if until := r.Seen[v].Add(s.settings.Defer); d.Urgency != release.Urgent && c.time(s).Before(until) {
+		return "it is deferred until " + until.UTC().Format(time.RFC3339)
 	}
 	return ""
 }

@@ -13,14 +13,19 @@ import (
 	"sync"
 	"time"
 
+	"bailey/internal/window"
 	"bailey/update/release"
 	"bailey/update/trust"
+
+	"golang.org/x/sys/unix"
 )
 
 // Repository is where releases come from; *trust.Client through Trusted.
 type Repository interface {
 	// Look verifies what there is now. The View is to be closed.
 	Look(ctx context.Context) (View, error)
+	// Hurry has the next Look ask those too that did not answer a moment ago.
+	Hurry()
 }
 
 // View is what a repository said at one moment.
@@ -48,19 +53,32 @@ var ErrNotInstalled = errors.New("it is not installed")
 // ErrBusy says that the host does something of the kind already.
 var ErrBusy = errors.New("busy")
 
+// ErrAlone says that a release cannot run beside the one in force: it takes its place by a restart of the product.
+var ErrAlone = errors.New("it takes the place of the release before by a restart")
+
+// ErrOff says that the host runs no products for now, so that nothing can be said about one.
+var ErrOff = errors.New("no product runs now")
+
 // Host runs the machine's products. Its methods are called from several goroutines; each returns when ctx ends.
 type Host interface {
 	// Installed returns what is installed of a product, or ErrNotInstalled.
 	Installed(product string) (Installed, error)
-	// Plan says what a product folder is, and what it asks for beyond what is granted.
-	Plan(ctx context.Context, folder string) (Plan, error)
+	// Plan says what a folder that was offered as the product is, and what it asks for beyond what is granted.
+	Plan(ctx context.Context, product, folder string) (Plan, error)
 	// Rehearse tries a product folder without installing it.
-	Rehearse(ctx context.Context, folder, name string) (Rehearsal, error)
-	// Install puts a product folder in force, with all that it asks for, and returns when it runs. What is in force already is not an error.
+	Rehearse(ctx context.Context, product, folder, name string) (Rehearsal, error)
+	// Shadow runs a product folder beside what is in force, with no authority, and returns what says how it does there, which is called often. What
+	// runs so already is no error. The error is ErrAlone where it cannot run beside.
+	Shadow(ctx context.Context, product, folder, name string) (look func() Beside, err error)
+	// Settle ends what runs beside what is in force for the sake of name, be it name or the release before it.
+	Settle(ctx context.Context, product, name string) error
+	// Install puts a product folder in force, with all that it asks for, and returns when it runs: by exchanging it with what is in force, where it runs
+	// beside that. What is in force already is not an error.
 	Install(ctx context.Context, product, folder, name string) error
 	// Back puts the release before in force again, if name is in force now.
 	Back(ctx context.Context, product, name string) error
-	// Watch returns a function that says what harm the release has done since, empty if none. It is called often.
+	// Watch returns a function that says what harm the release has done since, empty if none. It is called often. Its error is ErrOff while
+	// no product runs.
 	Watch(product, name string) (harm func() string, err error)
 }
 
@@ -69,6 +87,7 @@ type Installed struct {
 	Name    string // the host's, for this very content
 	Version string // its own word
 	Folder  string // not to be changed
+	Why     string // it is this one, if there is something to say
 }
 
 // Plan is what a product folder is.
@@ -86,28 +105,50 @@ type Rehearsal struct {
 	Report  json.RawMessage
 }
 
+// Beside is a release that runs beside the one in force.
+type Beside struct {
+	Gone   bool // it was ended for another reason than its own: it can be started again
+	Ready  bool // it has said what it wants, and is asked
+	Harm   string
+	Report func() json.RawMessage // made when it is wanted: a look is often, and that is not
+}
+
 // Config is what a Client works with. Dir, Repository, Host and Streams have no default.
 type Config struct {
 	Dir        string
 	Repository Repository
+	Partial    string // where the repository has downloads that are not whole; default: here
 	Host       Host
 	Streams    []release.Stream
 	Platform   release.Version // Bailey's own; zero: what requires a platform is not installed
 	OS         string          // os/arch of this machine
 
-	Interval time.Duration // between two looks; default 5 min
-	Lease    time.Duration // how old a look may be when a release gets its say; default 1 h
-	Watch    time.Duration // how long a release is watched unless it says so itself; default 10 min
-	Defer    time.Duration // how long a release must have been offered
-	Manual   bool          // every release waits for the operator's word
+	Interval time.Duration               // between two looks; default 5 min
+	Lease    time.Duration               // how old a look may be when a release gets its say; default 1 h
+	Disk     int64                       // bytes that downloads, what is staged and what deltas begin at may have; 0: no limit
+	Settings                             // of every stream
+	For      map[release.Stream]Settings // of those that have their own
 	Now      func() time.Time
 	OnMove   func(Move) // told of every move, in order for each stream; may be nil
+	OnLook   func(Look) // told what came of every look; may be nil
+}
+
+// Settings are how the releases of a stream are taken.
+type Settings struct {
+	Shadow  time.Duration // how long a release runs beside the one in force before it takes its place
+	Watch   time.Duration // how long a release is watched unless it says so itself; default 10 min
+	Defer   time.Duration // how long a release must have been offered
+	Manual  bool          // every release waits for the operator's word
+	Lag     int           // how many releases to stay behind the newest
+	Windows window.Week   // when a release may be put in force
+	Urgent  bool          // an urgent one may always
 }
 
 const (
 	watchPoll   = 25 * time.Millisecond // how often a release that is watched is looked at
 	firstRetry  = 10 * time.Second
 	lastRetry   = 15 * time.Minute
+	longestWait = lastRetry + lastRetry/5 // with its jitter
 	maxAttempts = 12
 	// A stream that goes wrong so often in a day is left at its last good release until the operator has looked.
 	maxFailures = 3
@@ -130,20 +171,27 @@ type Look struct {
 	At      time.Time `json:"at,omitzero"`       // when one succeeded
 	Tried   time.Time `json:"tried,omitzero"`    // when one was tried
 	Problem string    `json:"problem,omitempty"` // of the newest try
+	Failed  int       `json:"failed,omitempty"`  // tries in a row
 	Expires time.Time `json:"expires,omitzero"`  // when what was seen stops being news
 }
 
 // stream is one stream with what is known of it.
 type stream struct {
-	id   release.Stream
-	wake chan struct{}
+	id       release.Stream
+	settings Settings
+	wake     chan struct{}
 
-	mu     sync.Mutex
-	record Record
-	offers []trust.Offer // of the newest look
-	policy release.Policy
-	why    string        // why no offer is taken
-	harm   func() string // of the release that is watched
+	mu      sync.Mutex
+	record  Record
+	offers  []trust.Offer // of the newest look
+	policy  release.Policy
+	looked  time.Time     // when the offers were heard
+	judged  time.Time     // the time they were judged by: never before what was signed
+	problem string        // why the newest look at the repository says nothing of this stream
+	why     string        // why no offer is taken
+	harm    func() string // of the release that is watched
+	beside  func() Beside // of the release that runs beside the one in force
+	around  bool          // something may run beside it
 }
 
 // New reads what is known of the streams.
@@ -151,7 +199,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Dir == "" || cfg.Repository == nil || cfg.Host == nil || len(cfg.Streams) == 0 {
 		return nil, errors.New("make the update client: a directory, a repository, a host and streams are needed")
 	}
-	cfg.Interval, cfg.Lease, cfg.Watch = cmp.Or(cfg.Interval, 5*time.Minute), cmp.Or(cfg.Lease, time.Hour), cmp.Or(cfg.Watch, 10*time.Minute)
+	cfg.Partial = cmp.Or(cfg.Partial, filepath.Join(cfg.Dir, downloadsDir))
+	cfg.Interval, cfg.Lease = cmp.Or(cfg.Interval, 5*time.Minute), cmp.Or(cfg.Lease, time.Hour)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -170,11 +219,17 @@ func New(cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("make the update client: %s and %s are of one product's name and two vendors", other, id)
 		}
 		seen[id.Product] = id
-		s := &stream{id: id, wake: make(chan struct{}, 1)}
+		s := &stream{id: id, wake: make(chan struct{}, 1), settings: cfg.Settings}
+		if own, ok := cfg.For[id]; ok {
+			s.settings = own
+		}
+		s.settings.Watch = cmp.Or(s.settings.Watch, 10*time.Minute)
 		var err error
 		if s.record, err = c.read(id); err != nil {
 			return nil, fmt.Errorf("make the update client: %w", err)
 		}
+		s.around = s.record.Current != nil
+		s.record.woken(cfg.Now())
 		c.streams = append(c.streams, s)
 	}
 	return c, nil
@@ -185,27 +240,50 @@ func (c *Client) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, s := range c.streams {
+		s.mu.Lock()
+		c.wentBack(s)
+		s.mu.Unlock()
 		all.Go(func() { c.follow(ctx, s) })
 	}
-	for failed := 0; ; {
-		wait := c.cfg.Interval
-		if c.Refresh(ctx) {
-			failed = 0
-		} else { // at a boot the network comes later
-			wait = min(wait, jitter(firstRetry<<min(failed, 8)))
-			failed++
-		}
+	for {
+		c.Refresh(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-time.After(c.rest()):
 		case <-c.look:
 		}
 	}
 }
 
-// Check makes Run look at the repository now.
-func (c *Client) Check() { poke(c.look) }
+// rest is how long Run rests after a look: no longer than until a download that failed is due again.
+func (c *Client) rest() time.Duration {
+	if n := c.Looked().Failed; n > 0 { // at a boot the network comes later
+		return jitter(trust.Rest(n))
+	}
+	wait, now := c.cfg.Interval, c.cfg.Now()
+	for _, s := range c.streams {
+		s.mu.Lock()
+		if u := s.record.Current; u != nil && u.State == Fetch && u.Next.After(now) {
+			wait = min(wait, u.Next.Sub(now))
+		}
+		s.mu.Unlock()
+	}
+	return wait
+}
+
+// Check makes Run look at the repository now, also at mirrors that would be left alone for a while.
+func (c *Client) Check() {
+	c.cfg.Repository.Hurry()
+	poke(c.look)
+}
+
+// lookSoon makes Run look at the repository now, unless it does so again as soon as is decent anyway.
+func (c *Client) lookSoon() {
+	if c.Looked().Failed == 0 {
+		poke(c.look)
+	}
+}
 
 func poke(ch chan struct{}) {
 	select {
@@ -251,6 +329,9 @@ func (c *Client) Step(ctx context.Context, id release.Stream) (next time.Time) {
 	s, err := c.find(id)
 	if err != nil {
 		return time.Time{}
+	}
+	if !c.settle(ctx, s) {
+		return c.cfg.Now().Add(firstRetry)
 	}
 	s.mu.Lock()
 	u := s.record.Current
@@ -316,7 +397,7 @@ func (c *Client) again(u *Update, err error, now time.Time) outcome {
 	if errors.Is(err, ErrBusy) {
 		n = u.Attempts // somebody else's doing
 	}
-	if n >= maxAttempts && u.State.before() {
+	if n >= maxAttempts && u.State.before() && !elsewhere(err) {
 		return move(Refused, "it failed %d times, the last time: %v", n, err)
 	}
 	wait := lastRetry
@@ -329,6 +410,11 @@ func (c *Client) again(u *Update, err error, now time.Time) outcome {
 	return stay(now.Add(jitter(wait)), "tried again: %v", err).with(func(u *Update) { u.Attempts = n })
 }
 
+// elsewhere reports whether an error is the network's, the mirrors' or the disk's, and says nothing of the release.
+func elsewhere(err error) bool {
+	return errors.Is(err, trust.ErrUnavailable) || errors.Is(err, trust.ErrSlow) || errors.Is(err, trust.ErrSpace) || errors.Is(err, unix.ENOSPC)
+}
+
 // enter brings the present update into a state and writes it down. Caller holds s.mu.
 func (c *Client) enter(s *stream, to State, reason string) {
 	u, now := s.record.Current, c.cfg.Now()
@@ -336,6 +422,9 @@ func (c *Client) enter(s *stream, to State, reason string) {
 	u.State, u.Reason, u.Changed, u.Attempts, u.Next = to, reason, now, 0, time.Time{}
 	if to != Watch {
 		s.harm = nil
+	}
+	if s.around = s.around || to.around(); to != Shadow {
+		s.beside = nil
 	}
 	var left error
 	if to.Ended() {
@@ -347,6 +436,9 @@ func (c *Client) enter(s *stream, to State, reason string) {
 	}
 	c.told(s, m)
 	poke(s.wake)
+	if to == RolledBack { // something else is to be had now
+		c.Check()
+	}
 }
 
 // begin makes an offer the present update. Caller holds s.mu.

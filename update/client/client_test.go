@@ -30,7 +30,7 @@ func TestContentAndCodeComeIn(t *testing.T) {
 	if u := w.settle(code); u.State != Committed || w.inForce() != "7.2 with new" {
 		t.Errorf("%s %s: %s", u.State, u.Reason, w.inForce())
 	}
-	want := []string{"1 fetch", "1 stage", "1 rehearse", "1 promote", "1 watch", "1 committed", "7.2 fetch", "7.2 stage", "7.2 rehearse", "7.2 promote", "7.2 watch", "7.2 committed"}
+	want := []string{"1 fetch", "1 stage", "1 rehearse", "1 shadow", "1 promote", "1 watch", "1 committed", "7.2 fetch", "7.2 stage", "7.2 rehearse", "7.2 shadow", "7.2 promote", "7.2 watch", "7.2 committed"}
 	if !slices.Equal(w.told, want) {
 		t.Errorf("told %q", w.told)
 	}
@@ -54,8 +54,8 @@ func constraint(text string) release.Constraint {
 // TestPowerCuts cuts the power between any two steps, and within each right after it did what it does: it always ends the same.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
-	for at := range 8 {
-		for _, cut := range []string{"", "rehearse", "install", "back"} {
+	for at := range 10 {
+		for _, cut := range []string{"", "rehearse", "shadow", "install", "back"} {
 			for _, harm := range []string{"", "it crashed"} {
 				t.Run(fmt.Sprintf("step_%d_%s_%s", at, cut, harm), func(t *testing.T) {
 					w := newWorld(t, content)
@@ -65,6 +65,7 @@ func TestPowerCuts(t *testing.T) {
 					for i := 0; ; i++ {
 						if i == at {
 							w.host.cut = cut
+							w.host.beside, w.host.warm = "", "" // they do not outlive the agent
 							w.boot()
 						}
 						before := w.host.cut
@@ -328,6 +329,48 @@ func TestNothingComesInOnOldNews(t *testing.T) {
 	}
 }
 
+// TestWhatIsInForceIsWatched: a release that was put in force by a step that nobody wrote down is watched at once, seen mirrors or not, and goes back at harm.
+func TestWhatIsInForceIsWatched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, content)
+	w.preinstall("7.1", "old")
+	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
+	w.until(content, Promote)
+	if err := w.host.Install(t.Context(), "edr", filepath.Join(w.c.staged(content), folderDir), w.update(content).Release); err != nil {
+		t.Fatal(err)
+	}
+	w.repo.down = errors.New("no route to host")
+	w.host.harm = "it hangs"
+	w.boot()
+	w.step()
+	if u := w.update(content); u.State != Watch || w.host.installs != 1 {
+		t.Fatalf("%+v", u)
+	}
+	if u := w.settle(content); u.State != RolledBack || w.inForce() != "7.1 with old" {
+		t.Errorf("%+v, %s", u, w.inForce())
+	}
+}
+
+// TestNewerThanWhatCameThroughHere: what somebody brought that is newer is what offers are compared with; what is older is not, for it was somebody's will.
+func TestNewerThanWhatCameThroughHere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, code)
+	w.preinstall("7.1", "old")
+	w.offer(code, "7.2", map[string]string{"version": "7.2"}, nil)
+	w.settle(code)
+	w.preinstall("7.4", "by hand")
+	w.offer(code, "7.3", map[string]string{"version": "7.3"}, nil)
+	w.step()
+	if r := w.status(code).Record; r.Installed != "7.4" || r.Current.State != Committed || r.Current.version() != "7.2" {
+		t.Errorf("%+v, %+v", r, r.Current)
+	}
+	w.preinstall("7.0", "by hand")
+	w.step()
+	if r := w.status(code).Record; r.Installed != "7.4" || w.inForce() != "7.0 with by hand" {
+		t.Errorf("%+v, %s", r, w.inForce())
+	}
+}
+
 func TestABadBundleIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -441,5 +484,80 @@ func TestWhatIsLeftIsSaid(t *testing.T) {
 	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
 	if u := w.settle(content); u.State != Committed || w.status(content).Record.Problem == "" {
 		t.Errorf("%s, problem %q", u.State, w.status(content).Record.Problem)
+	}
+}
+
+// TestShadow: a release runs beside the one in force before it takes its place, and what speaks against it there ends it.
+func TestShadow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		set    func(*world)
+		state  State
+		reason string
+	}{
+		"good":                       {func(*world) {}, Committed, "it did no harm"},
+		"denies_what_is_allowed":     {func(w *world) { w.host.doubt = "it denies 21 files" }, Refused, "shadow: it denies 21 files"},
+		"never_says_what_it_wants":   {func(w *world) { w.host.slow = true }, Refused, "shadow: it did not say what it wants within 30s"},
+		"cannot_run_beside":          {func(w *world) { w.host.alone = true }, Committed, "it did no harm"},
+		"harms_after_its_promotion":  {func(w *world) { w.host.harm = "it crashed" }, RolledBack, "it crashed"},
+		"cannot_run_beside_and_harm": {func(w *world) { w.host.alone, w.host.harm = true, "it crashed" }, RolledBack, "it crashed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, content)
+			w.cfg.Shadow = 30 * time.Second
+			w.boot()
+			w.preinstall("7.1", "old")
+			w.offer(content, "1", map[string]string{"rules": "new"}, nil)
+			c.set(w)
+			w.until(content, Shadow)
+			entered := w.now
+			for w.update(content).State == Shadow {
+				w.step()
+				if w.update(content).State == Promote && !w.host.alone && w.now.Sub(entered) < 30*time.Second {
+					t.Errorf("it is promoted after %v", w.now.Sub(entered))
+				}
+				w.now = w.now.Add(time.Second)
+			}
+			u := w.settle(content)
+			w.step()
+			if u.State != c.state || u.Reason != c.reason || w.host.beside != "" || w.host.warm != "" {
+				t.Errorf("%s: %s; beside it is %q, warm %q", u.State, u.Reason, w.host.beside, w.host.warm)
+			}
+			if w.host.alone == (string(u.Shadow) == `{"compared":"5"}`) {
+				t.Errorf("the comparison that is kept: %s", u.Shadow)
+			}
+			want := "7.1 with new"
+			if c.state != Committed {
+				want = "7.1 with old"
+			}
+			if w.inForce() != want {
+				t.Errorf("in force is %s", w.inForce())
+			}
+		})
+	}
+}
+
+// TestNothingRunsBesideForNothing: what the operator or a newer release ends does not go on beside.
+func TestNothingRunsBesideForNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, content)
+	w.cfg.Shadow = time.Hour
+	w.boot()
+	w.preinstall("7.1", "old")
+	w.offer(content, "1", map[string]string{"rules": "one"}, nil)
+	w.until(content, Shadow)
+	w.step()
+	if w.host.beside == "" {
+		t.Fatal("nothing runs beside")
+	}
+	if got := string(w.update(content).Shadow); got == "" {
+		t.Error("how it does there is not shown while it runs")
+	}
+	if err := w.c.Skip(content, version("1")); err != nil {
+		t.Fatal(err)
+	}
+	w.step()
+	if w.host.beside != "" || w.update(content).State != Superseded {
+		t.Errorf("%s, and %q runs beside", w.update(content).State, w.host.beside)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"bailey/internal/durable"
 	"bailey/update/release"
+	"bailey/update/trust"
 )
 
 // conclude takes note of how an update ended, and clears away what it had on the disk. The error is of that alone: the update has ended. Caller
@@ -19,7 +20,7 @@ func (c *Client) conclude(s *stream) (err error) {
 	case Committed:
 		r.Installed, r.Epoch = u.version(), max(r.Epoch, u.Offer.Release.Epoch)
 		last := *u
-		last.Rehearsal = nil
+		last.Rehearsal, last.Shadow = nil, nil
 		r.Last = &last
 		err = c.keepBase(s.id) // without, deltas do not fit, and whole bundles do
 	case Refused, RolledBack:
@@ -52,8 +53,16 @@ func (c *Client) keepBase(id release.Stream) error {
 // clear removes what an update that ended has on the disk.
 func (c *Client) clear(id release.Stream, u *Update) error {
 	err := os.RemoveAll(c.staged(id))
-	if u.Bundle != "" {
-		if rerr := os.Remove(u.Bundle); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+	begun := []trust.Target{u.Offer.Target}
+	for _, d := range u.Offer.Deltas {
+		begun = append(begun, d.Target)
+	}
+	left := []string{u.Bundle}
+	for _, t := range begun {
+		left = append(left, filepath.Join(c.cfg.Dir, downloadsDir, t.SHA256+trust.PartSuffix))
+	}
+	for _, path := range left {
+		if rerr := os.Remove(path); path != "" && rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}
 	}

@@ -1,10 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,13 +17,26 @@ import (
 // the repository could be looked at.
 func (c *Client) Refresh(ctx context.Context) bool {
 	err := c.lookOnce(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.looked.Tried, c.looked.Problem = c.cfg.Now(), ""
-	if err != nil && ctx.Err() == nil {
-		c.looked.Problem = err.Error()
+	l := c.took(err, ctx.Err() != nil)
+	if c.cfg.OnLook != nil && ctx.Err() == nil {
+		c.cfg.OnLook(l)
 	}
 	return err == nil
+}
+
+// took takes note of what came of a look; one that was called off says nothing.
+func (c *Client) took(err error, off bool) Look {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &c.looked
+	l.Tried, l.Problem, l.Failed = c.cfg.Now(), "", l.Failed+1
+	switch {
+	case err == nil:
+		l.Failed = 0
+	case !off:
+		l.Problem = err.Error()
+	}
+	return *l
 }
 
 func (c *Client) lookOnce(ctx context.Context) error {
@@ -41,7 +55,7 @@ func (c *Client) lookOnce(ctx context.Context) error {
 	for i, sp := range plan.Streams {
 		s := c.streams[i]
 		s.mu.Lock()
-		c.consider(s, &sp, &plan.Policy)
+		c.consider(s, &sp, &plan)
 		s.mu.Unlock()
 	}
 	for _, s := range c.streams {
@@ -60,28 +74,33 @@ func (c *Client) Looked() Look {
 }
 
 // consider takes in what a stream offers now. Caller holds s.mu.
-func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Policy) {
-	s.why = sp.Problem
+func (c *Client) consider(s *stream, sp *trust.StreamPlan, plan *trust.Plan) {
+	s.why, s.problem = sp.Problem, sp.Problem
 	if sp.Problem != "" {
 		return
 	}
 	s.offers = sp.Offers // none of them disabled
-	s.policy = *policy
-	now := c.cfg.Now()
+	s.policy, s.judged, s.looked = plan.Policy, plan.At, c.cfg.Now()
 	seen := map[string]time.Time{}
 	for _, o := range sp.Offers {
 		v := o.Release.Version.String()
-		seen[v] = now
-		if at, ok := s.record.Seen[v]; ok {
+		seen[v] = c.time(s)
+		if at, ok := s.record.Seen[v]; ok && at.Before(seen[v]) { // a later one is of a clock that was ahead
 			seen[v] = at
 		}
 	}
-	s.record.Seen = seen
-	if s.record.Installed == "" {
-		s.record.Installed = c.found(s.id)
+	if !maps.EqualFunc(seen, s.record.Seen, time.Time.Equal) {
+		s.record.Seen = seen
+		c.save(s)
 	}
+	c.wentBack(s)
+	c.notice(s)
 	offer, why := c.choose(s)
 	s.why = why
+	if c.recall(s, offer != nil) {
+		s.why = "the one that was installed goes back"
+		return
+	}
 	u := s.record.Current
 	switch {
 	case offer == nil:
@@ -98,6 +117,18 @@ func (c *Client) consider(s *stream, sp *trust.StreamPlan, policy *release.Polic
 		c.enter(s, Superseded, "by "+offer.Release.Version.String())
 	}
 	c.begin(s, offer, "it is offered")
+}
+
+// notice takes in what is installed and did not come through here: what was there before, or what somebody brought that is newer. Caller holds s.mu.
+func (c *Client) notice(s *stream) {
+	r, u := &s.record, s.record.Current
+	if r.Installed != "" && u != nil && !u.State.Ended() {
+		return
+	}
+	found := c.found(s.id)
+	if v, err := release.ParseVersion(found); err == nil && (r.Installed == "" || newer(v, r.Installed)) {
+		r.Installed = found
+	}
 }
 
 // offered reports whether an update is of a release that is offered. Caller holds s.mu.
@@ -129,9 +160,12 @@ func (c *Client) fetch(ctx context.Context, v View, s *stream) error {
 		return nil
 	}
 	was := *u
-	target, base := c.way(s)
+	target, base := c.way(s, u)
 	s.mu.Unlock()
-	path, err := v.Download(ctx, target, filepath.Join(c.cfg.Dir, downloadsDir))
+	path, err := "", c.fetchRoom(target)
+	if err == nil {
+		path, err = v.Download(ctx, target, c.downloads())
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -140,8 +174,7 @@ func (c *Client) fetch(ctx context.Context, v View, s *stream) error {
 }
 
 // way returns what to download: a delta where one begins at what is here, else the bundle. Caller holds s.mu.
-func (c *Client) way(s *stream) (t trust.Target, base string) {
-	u := s.record.Current
+func (c *Client) way(s *stream, u *Update) (t trust.Target, base string) {
 	i := slices.IndexFunc(u.Offer.Deltas, func(d trust.Delta) bool { return d.Base.String() == s.record.Installed })
 	if i < 0 || u.NoDelta {
 		return u.Offer.Target, ""
@@ -152,19 +185,40 @@ func (c *Client) way(s *stream) (t trust.Target, base string) {
 	return u.Offer.Deltas[i].Target, s.record.Installed
 }
 
-// fresh is nil when the newest look is young enough for a release to get its say on.
-func (c *Client) fresh() error {
-	l := c.Looked()
-	age := c.cfg.Now().Sub(l.At)
+// time is the time by which the offers of a stream are judged: a clock that is behind what was signed is not believed. Caller holds s.mu.
+func (c *Client) time(s *stream) time.Time {
+	if now := c.cfg.Now(); now.After(s.judged) {
+		return now
+	}
+	return s.judged
+}
+
+// fresh is nil when what a stream offers was heard a short enough while ago for a release to get its say on.
+func (c *Client) fresh(s *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.freshNow(s)
+}
+
+// freshNow is fresh for who holds s.mu.
+func (c *Client) freshNow(s *stream) error {
+	at, problem := s.looked, cmp.Or(c.Looked().Problem, s.problem)
+	age := since(c.cfg.Now(), at)
 	var err error
 	switch {
-	case l.At.IsZero():
+	case at.IsZero():
 		err = errors.New("the repository was not seen since the start")
 	case age > c.cfg.Lease:
 		err = fmt.Errorf("the repository was not seen for %v, and what it said then may be taken back by now", age.Round(time.Second))
 	}
-	if err != nil && l.Problem != "" {
-		err = fmt.Errorf("%w: %s", err, l.Problem)
+	if err != nil && problem != "" {
+		err = fmt.Errorf("%w: %s", err, problem)
 	}
 	return err
+}
+
+// since is how long ago a moment was, by the clock that says longer: the steady one stands still while the machine sleeps, and the other can be set
+// back.
+func since(now, then time.Time) time.Duration {
+	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"bailey/update/release"
 	"bailey/update/trust"
@@ -12,12 +13,37 @@ import (
 // ErrNothing is the class of an operator's wish that does not fit the stream's present state.
 var ErrNothing = errors.New("nothing to do")
 
+// skipped is why a version is not tried that the operator does not want.
+const skipped = "the operator skips it"
+
 // Status is a stream as an operator sees it.
 type Status struct {
 	Stream  release.Stream
 	Record  Record
 	Offers  []trust.Offer // newest first
 	Waiting string        // why none of them is on its way
+	// While something is fetched: how much there is of how much.
+	Fetched, Bytes int64
+	Settings       Settings
+}
+
+// Overrides are what the operator wants of this machine otherwise than its configuration says, in words.
+func (r *Record) Overrides() (out []string) {
+	if r.Paused {
+		out = append(out, "paused")
+	}
+	if r.Pinned != "" {
+		out = append(out, "pinned to "+r.Pinned)
+	}
+	for _, v := range slices.Sorted(maps.Keys(r.Bad)) {
+		if r.Bad[v] == skipped {
+			out = append(out, "skips "+v)
+		}
+	}
+	if u := r.Current; u != nil && u.Forced && (!u.State.Ended() || u.State == Committed) {
+		out = append(out, "forces "+u.version())
+	}
+	return out
 }
 
 // Status returns all streams, in the order of the configuration.
@@ -25,7 +51,15 @@ func (c *Client) Status() []Status {
 	var out []Status
 	for _, s := range c.streams {
 		s.mu.Lock()
-		out = append(out, Status{Stream: s.id, Record: s.record.clone(), Offers: s.offers, Waiting: s.why})
+		st := Status{Stream: s.id, Record: s.record.clone(), Offers: s.offers, Waiting: s.why, Settings: s.settings}
+		if s.beside != nil {
+			st.Record.Current.Shadow = s.beside().Report()
+		}
+		if u := s.record.Current; u != nil && u.State == Fetch {
+			t, _ := c.way(s, u)
+			st.Fetched, st.Bytes = c.fetched(t), t.Length
+		}
+		out = append(out, st)
 		s.mu.Unlock()
 	}
 	return out
@@ -101,9 +135,9 @@ func (c *Client) Pin(id release.Stream, v release.Version) error {
 // Skip makes a version one that is not wanted.
 func (c *Client) Skip(id release.Stream, v release.Version) error {
 	return c.change(id, func(s *stream) error {
-		s.record.Bad[v.String()] = "the operator skips it"
+		s.record.Bad[v.String()] = skipped
 		if u := s.record.Current; u != nil && u.State.before() && u.version() == v.String() {
-			c.enter(s, Superseded, "the operator skips it")
+			c.enter(s, Superseded, skipped)
 		}
 		return nil
 	})
@@ -132,13 +166,11 @@ func (c *Client) Back(id release.Stream) error {
 		u := s.record.Current
 		switch {
 		case u != nil && u.State == Watch:
-		case (u == nil || u.State.Ended()) && s.record.Last != nil && s.record.Last.Previous != "" && s.record.Last.version() == s.record.Installed:
+		case (u == nil || u.State.Ended()) && s.record.goesBack():
 			if in, err := c.installed(id.Product); err != nil || in.Name != s.record.Last.Release {
 				return errors.Join(err, fmt.Errorf("%w: the product was changed since, to %s", ErrNothing, in.Name))
 			}
-			last := *s.record.Last
-			last.State, last.Began = Watch, c.cfg.Now()
-			s.record.Current, s.record.Last, s.record.Installed = &last, nil, last.Replaces
+			c.undo(s)
 		default:
 			return fmt.Errorf("%w: there is no release to go back to", ErrNothing)
 		}

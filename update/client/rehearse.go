@@ -11,7 +11,7 @@ func (c *Client) rehearse(ctx context.Context, j *job) (outcome, error) {
 	if moved, err := c.changed(j); moved != "" || err != nil {
 		return move(Stage, "%s", moved), err
 	}
-	r, err := c.cfg.Host.Rehearse(ctx, filepath.Join(c.staged(j.stream.id), folderDir), j.update.Release)
+	r, err := c.cfg.Host.Rehearse(ctx, j.stream.id.Product, filepath.Join(c.staged(j.stream.id), folderDir), j.update.Release)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -19,9 +19,9 @@ func (c *Client) rehearse(ctx context.Context, j *job) (outcome, error) {
 	reasons := strings.Join(r.Reasons, "; ")
 	switch {
 	case r.Passed:
-		return move(Promote, "it passed its rehearsal").with(edit), nil
+		return move(Shadow, "it passed its rehearsal").with(edit), nil
 	case j.update.Forced:
-		return move(Promote, "the operator wants it, although %s", reasons).with(edit), nil
+		return move(Shadow, "the operator wants it, although %s", reasons).with(edit), nil
 	}
 	return move(Refused, "rehearsal: %s", reasons).with(edit), nil
 }

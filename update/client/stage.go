@@ -42,6 +42,9 @@ func (c *Client) stage(ctx context.Context, j *job) (outcome, error) {
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(files, 0o700), os.Mkdir(folder, 0o700)); err != nil {
 		return outcome{}, err
 	}
+	if err := c.stagingRoom(id, u); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return outcome{}, err
+	}
 	m, err := c.unpack(id, u, files)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -79,7 +82,7 @@ func (c *Client) stage(ctx context.Context, j *job) (outcome, error) {
 // planned asks the host what the folder is.
 func (c *Client) planned(ctx context.Context, j *job, folder string) (outcome, error) {
 	id, u := j.stream.id, &j.update
-	plan, err := c.cfg.Host.Plan(ctx, folder)
+	plan, err := c.cfg.Host.Plan(ctx, id.Product, folder)
 	if err != nil {
 		return move(Refused, "it is no product: %v", err), nil
 	}
@@ -95,7 +98,7 @@ func (c *Client) planned(ctx context.Context, j *job, folder string) (outcome, e
 	}
 	edit := func(u *Update) { u.Release, u.Previous, u.Asks = plan.Name, previous.Name, plan.Asks }
 	to := move(Rehearse, "it is staged")
-	if !u.Approved && (c.cfg.Manual || len(plan.Asks) > 0) {
+	if !u.Approved && (j.stream.settings.Manual || len(plan.Asks) > 0) {
 		to = move(Approve, "%s", c.wants(plan.Asks))
 	}
 	return to.with(edit), nil

@@ -19,6 +19,7 @@ const (
 	Stage    State = "stage"     // it is verified, unpacked and put together with what belongs to it
 	Approve  State = "approve"   // it waits for the operator's word
 	Rehearse State = "rehearse"  // it is tried against this machine's past
+	Shadow   State = "shadow"    // it runs beside the installed release, and its answers are compared
 	Promote  State = "promote"   // it is put into the place of the installed release
 	Watch    State = "watch"     // it is in force, and goes back at the first harm
 	RollBack State = "roll_back" // the release before it is put back
@@ -34,7 +35,8 @@ var moves = map[State][]State{
 	Fetch:    {Stage, Refused, Superseded},
 	Stage:    {Fetch, Approve, Rehearse, Refused, Superseded},
 	Approve:  {Stage, Rehearse, Refused, Superseded},
-	Rehearse: {Stage, Promote, Refused, Superseded},
+	Rehearse: {Stage, Shadow, Refused, Superseded},
+	Shadow:   {Stage, Promote, Refused, Superseded},
 	Promote:  {Stage, Watch, Refused, Superseded},
 	Watch:    {Committed, RollBack},
 	RollBack: {RolledBack},
@@ -47,6 +49,7 @@ var steps = map[State]func(*Client, context.Context, *job) (outcome, error){
 	Stage:    (*Client).stage,
 	Approve:  (*Client).approve,
 	Rehearse: (*Client).rehearse,
+	Shadow:   (*Client).shadow,
 	Promote:  (*Client).promote,
 	Watch:    (*Client).watch,
 	RollBack: (*Client).rollBack,
@@ -57,6 +60,9 @@ func (s State) Ended() bool { return len(moves[s]) == 0 }
 
 // before reports whether an update in this state has had no say yet.
 func (s State) before() bool { return s != Watch && s != RollBack && !s.Ended() }
+
+// around reports whether something may run beside the installed release for the sake of an update in this state.
+func (s State) around() bool { return s == Shadow || s == Promote || s == Watch || s == RollBack }
 
 // Update is one release on its way.
 type Update struct {
@@ -77,9 +83,10 @@ type Update struct {
 	Asks     []string  `json:"asks,omitempty"`     // what it may not do yet
 	Approved bool      `json:"approved,omitempty"` // the operator said yes
 	Forced   bool      `json:"forced,omitempty"`   // the operator wants it whatever the rehearsal says
-	Until    time.Time `json:"until,omitzero"`     // Watch: when that is over
+	Until    time.Time `json:"until,omitzero"`     // Shadow, Watch: when that is over
 
 	Rehearsal json.RawMessage `json:"rehearsal,omitempty"` // the host's report
+	Shadow    json.RawMessage `json:"shadow,omitempty"`    // the host's comparison
 }
 
 // version is the release's.

@@ -70,6 +70,22 @@ func (c *Client) read(id release.Stream) (Record, error) {
 	return r, nil
 }
 
+// woken sets right what a clock wrote that was set since, or that went on while the machine was off: nothing is waited for longer than was meant,
+// and what is watched is not done with because nobody looked.
+func (r *Record) woken(now time.Time) {
+	u := r.Current
+	if u == nil {
+		return
+	}
+	if u.Next.Sub(now) > longestWait {
+		u.Next = now
+	}
+	window := u.Until.Sub(u.Changed)
+	if left := u.Until.Sub(now); u.State == Watch && (left <= 0 || left > window) {
+		u.Until = now.Add(window)
+	}
+}
+
 // parseRecord reads what save wrote.
 func parseRecord(text []byte) (Record, error) {
 	var r Record

@@ -1,6 +1,10 @@
 package client
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"errors"
+)
 
 // watch looks whether the release does harm.
 func (c *Client) watch(_ context.Context, j *job) (outcome, error) {
@@ -10,13 +14,18 @@ func (c *Client) watch(_ context.Context, j *job) (outcome, error) {
 		return outcome{}, err
 	}
 	if in.Name != u.Release {
-		return move(RollBack, "the machine went back to %s by itself", in.Name), nil
+		return move(RollBack, "the machine went back to %s by itself: %s", in.Name, cmp.Or(in.Why, "it says nothing of why")), nil
 	}
 	s.mu.Lock()
 	harm := s.harm
 	s.mu.Unlock()
 	if harm == nil {
-		if harm, err = c.cfg.Host.Watch(s.id.Product, u.Release); err != nil {
+		harm, err = c.cfg.Host.Watch(s.id.Product, u.Release)
+		if errors.Is(err, ErrOff) { // it is watched once it runs
+			later := now.Add(firstRetry)
+			return stay(later, "%v", err).with(func(u *Update) { u.Until = later.Add(c.cfg.Watch) }), nil
+		}
+		if err != nil {
 			return outcome{}, err
 		}
 		s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -41,7 +42,7 @@ func newWorld(t *testing.T, streams ...release.Stream) *world {
 	w.repo = repository{w: w, files: map[string][]byte{}}
 	w.host = machine{w: w, folders: filepath.Join(w.dir, "host")}
 	w.cfg = Config{
-		Dir: filepath.Join(w.dir, "update"), Repository: &w.repo, Host: &w.host, Streams: streams, OS: "linux/amd64", Watch: time.Minute,
+		Dir: filepath.Join(w.dir, "update"), Repository: &w.repo, Host: &w.host, Streams: streams, OS: "linux/amd64", Settings: Settings{Watch: time.Minute},
 		Platform: version("1.4"), Now: func() time.Time { return w.now },
 		OnMove: func(m Move) { w.told = append(w.told, fmt.Sprintf("%s %s", m.Version, m.To)) },
 	}
@@ -117,6 +118,7 @@ func (w *world) update(s release.Stream) *Update { return w.status(s).Record.Cur
 type repository struct {
 	w      *world
 	down   error
+	silent error // of every download
 	offers map[string][]trust.Offer
 	policy release.Policy
 	files  map[string][]byte // by digest
@@ -144,6 +146,9 @@ func (r *repository) Plan(_ context.Context, streams ...release.Stream) (trust.P
 }
 
 func (r *repository) Download(_ context.Context, t trust.Target, dir string) (string, error) {
+	if r.silent != nil {
+		return "", r.silent
+	}
 	data, ok := r.files[t.SHA256]
 	if !ok {
 		return "", errors.New("the mirror does not have it")
@@ -153,6 +158,8 @@ func (r *repository) Download(_ context.Context, t trust.Target, dir string) (st
 }
 
 func (r *repository) Close() {}
+
+func (r *repository) Hurry() {}
 
 // offer publishes a release with files; change may change what it says of itself.
 func (w *world) offer(s release.Stream, v string, files map[string]string, change func(*release.Description)) {
@@ -194,12 +201,20 @@ func write(t *testing.T, path, text string) {
 
 // machine is a Host whose products are folders: the name of a release is its version with a digest of its files.
 type machine struct {
+	beside   string // the release that runs beside the one in force
+	warm     string // and the one before it
+	alone    bool   // nothing can run beside
+	slow     bool   // what runs beside never says what it wants
+	doubt    string // what speaks against what runs beside
+	settled  int
 	w        *world
 	folders  string
 	names    []string // that were in force, the present one last
 	asks     []string
 	harm     string
-	busy     int // so many rehearsals find it busy
+	off      bool // it runs no products
+	stopped  bool // by Back, with nothing to go back to
+	busy     int  // so many rehearsals find it busy
 	installs int
 	cut      string // the power is cut after this has been done
 }
@@ -224,7 +239,7 @@ func (m *machine) Installed(string) (Installed, error) {
 	return Installed{Name: name, Version: v, Folder: filepath.Join(m.folders, name)}, nil
 }
 
-func (m *machine) Plan(_ context.Context, folder string) (Plan, error) {
+func (m *machine) Plan(_ context.Context, _, folder string) (Plan, error) {
 	text, err := os.ReadFile(filepath.Join(folder, "version"))
 	if err != nil {
 		return Plan{}, errors.New("there is no file version in it")
@@ -241,7 +256,7 @@ func (m *machine) Plan(_ context.Context, folder string) (Plan, error) {
 	return Plan{Product: "edr", Version: string(text), Name: fmt.Sprintf("%s-%x", text, h.Sum(nil)[:4]), Asks: m.asks}, err
 }
 
-func (m *machine) Rehearse(_ context.Context, folder, _ string) (Rehearsal, error) {
+func (m *machine) Rehearse(_ context.Context, _, folder, _ string) (Rehearsal, error) {
 	if m.busy > 0 {
 		m.busy--
 		return Rehearsal{}, ErrBusy
@@ -252,6 +267,24 @@ func (m *machine) Rehearse(_ context.Context, folder, _ string) (Rehearsal, erro
 	return Rehearsal{Passed: true}, m.done("rehearse")
 }
 
+func (m *machine) Shadow(_ context.Context, _, _, name string) (func() Beside, error) {
+	if m.alone {
+		return nil, fmt.Errorf("%w: its state is exclusive", ErrAlone)
+	}
+	m.beside = name
+	return func() Beside {
+		return Beside{Ready: !m.slow, Harm: m.doubt, Report: func() json.RawMessage { return []byte(`{"compared":"5"}`) }}
+	}, m.done("shadow")
+}
+
+func (m *machine) Settle(_ context.Context, _, name string) error {
+	if m.beside == name || len(m.names) > 0 && m.names[len(m.names)-1] == name {
+		m.beside, m.warm = "", ""
+		m.settled++
+	}
+	return nil
+}
+
 func (m *machine) Install(_ context.Context, _, folder, name string) error {
 	if len(m.names) > 0 && m.names[len(m.names)-1] == name {
 		return nil
@@ -259,6 +292,9 @@ func (m *machine) Install(_ context.Context, _, folder, name string) error {
 	m.installs++
 	if err := errors.Join(os.RemoveAll(filepath.Join(m.folders, name)), os.MkdirAll(filepath.Join(m.folders, name), 0o755), copyTree(folder, filepath.Join(m.folders, name), "")); err != nil {
 		return err
+	}
+	if m.beside == name {
+		m.beside, m.warm = "", m.names[len(m.names)-1]
 	}
 	m.names = append(m.names, name)
 	m.asks = nil
@@ -268,11 +304,17 @@ func (m *machine) Install(_ context.Context, _, folder, name string) error {
 func (m *machine) Back(_ context.Context, _, name string) error {
 	if n := len(m.names); n > 1 && m.names[n-1] == name {
 		m.names = m.names[:n-1]
+		m.beside, m.warm = "", ""
+	} else if n == 1 && m.names[0] == name {
+		m.stopped = true
 	}
 	return m.done("back")
 }
 
 func (m *machine) Watch(_, _ string) (func() string, error) {
+	if m.off {
+		return nil, ErrOff
+	}
 	return func() string { return m.harm }, nil
 }
 
@@ -282,7 +324,7 @@ func (w *world) preinstall(v, rules string) {
 	folder := filepath.Join(w.dir, "by-hand")
 	write(w.t, filepath.Join(folder, "version"), v)
 	write(w.t, filepath.Join(folder, ContentDir, "rules"), rules)
-	p, err := w.host.Plan(w.t.Context(), folder)
+	p, err := w.host.Plan(w.t.Context(), "edr", folder)
 	if err != nil {
 		w.t.Fatal(err)
 	}

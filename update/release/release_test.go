@@ -112,6 +112,18 @@ func TestRolesAndPaths(t *testing.T) {
 	}
 }
 
+// TestStreamOfTheAgent: the agent's name is nobody else's, and it is code.
+func TestStreamOfTheAgent(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{
+		"bailey/agent/code": true, "bailey/agent/content": false, "acme/agent/code": false, "bailey/edr/content": true, "agent/edr/code": true,
+	} {
+		if _, err := release.ParseStream(text); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestDeltaPaths(t *testing.T) {
 	t.Parallel()
 	const bundle = "acme/edr/content/1.2_linux-amd64.tar.zst"

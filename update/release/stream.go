@@ -27,6 +27,12 @@ var name = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 const maxName = 32
 
+// Agent is the name that releases of the agent itself have as a product. Its vendor is AgentVendor, and there is code alone.
+const (
+	Agent       = "agent"
+	AgentVendor = "bailey"
+)
+
 // reserved are the names that paths and roles have for other things.
 var reserved = map[string]bool{"policy": true, "root": true, "targets": true, "snapshot": true, "timestamp": true}
 
@@ -39,6 +45,12 @@ func (s Stream) Check() error {
 	}
 	if reserved[s.Vendor] {
 		return fmt.Errorf("no vendor can be called %s", s.Vendor)
+	}
+	if s.Product == Agent && s.Vendor != AgentVendor {
+		return fmt.Errorf("no product of %s can be called %s: that is %s's own agent", s.Vendor, Agent, AgentVendor)
+	}
+	if s.Product == Agent && s.Kind == Content {
+		return fmt.Errorf("the agent has no %s", Content)
 	}
 	if s.Kind != Code && s.Kind != Content {
 		return fmt.Errorf("%.40q is no kind: it is code or content", string(s.Kind))

@@ -61,7 +61,7 @@ type Client struct {
 // trees are a mirror's.
 type trees struct {
 	url               string
-	metadata, targets source
+	metadata, targets *tree
 }
 
 // cached is the newest timestamp of a mirror with its tag.
@@ -96,7 +96,7 @@ func New(cfg Config) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.mirrors = append(c.mirrors, trees{url: m.Metadata, metadata: meta, targets: targets})
+		c.mirrors = append(c.mirrors, trees{url: m.Metadata, metadata: &tree{source: meta, now: cfg.Now}, targets: &tree{source: targets, now: cfg.Now}})
 	}
 	return c, nil
 }
@@ -113,7 +113,7 @@ func (c *Client) Refresh(ctx context.Context) (*View, error) {
 	}
 	var all error
 	for i := range c.mirrors {
-		v, err := c.lookAt(ctx, i)
+		v, err := c.visit(ctx, i)
 		if err == nil {
 			v.unlock = unlock
 			return v, nil
@@ -125,6 +125,25 @@ func (c *Client) Refresh(ctx context.Context) (*View, error) {
 	}
 	unlock()
 	return nil, all
+}
+
+// silence is what a mirror says that has nothing to say: object stores say to everything that it is not there, when it is too much for them.
+var silence = []error{ErrUnavailable, ErrSlow, ErrNotFound}
+
+// visit looks at one mirror. One that was silent is asked one question before all others.
+func (c *Client) visit(ctx context.Context, mirror int) (*View, error) {
+	from := c.mirrors[mirror].metadata
+	if from.failing() {
+		if _, _, err := small(ctx, from, timestampFile, maxRole, "", c.cfg.Pace); err != nil {
+			return nil, from.missed(ctx, err, silence...)
+		}
+	}
+	v, err := c.lookAt(ctx, mirror)
+	if err != nil {
+		return nil, from.missed(ctx, err, silence...)
+	}
+	from.sound()
+	return v, nil
 }
 
 // lookAt looks at one mirror, and once more if what is wrong may be that a newer root was not asked for.
@@ -139,4 +158,4 @@ func (c *Client) lookAt(ctx context.Context, mirror int) (*View, error) {
 }
 
 // downloads is where the client's own downloads are.
-func (c *Client) downloads() string { return filepath.Join(c.cfg.Dir, "downloads") }
+func (c *Client) downloads() string { return filepath.Join(c.cfg.Dir, downloadsDir) }

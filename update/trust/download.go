@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// PartSuffix is what the name of a download ends in until it is whole.
+const PartSuffix = ".part"
+
 // Download fetches a target into dir and returns its path there: a name made of its digest. What was interrupted goes on where it was. The
 // file appears under its name when it is whole, verified and on the disk. A mirror that sends something else is left for the next.
 func (v *View) Download(ctx context.Context, t Target, dir string) (string, error) {
@@ -31,17 +34,19 @@ func (v *View) Download(ctx context.Context, t Target, dir string) (string, erro
 	if sum, n, err := digestOf(name); err == nil && n == t.Length && sum == t.SHA256 {
 		return name, nil
 	}
-	if err := v.room(t, dir, name+".part"); err != nil {
+	if err := v.room(t, dir, name+PartSuffix); err != nil {
 		return "", err
 	}
 	var all error
 	for i := range v.look.c.mirrors {
 		m := (v.look.mirror + i) % len(v.look.c.mirrors)
-		err := v.from(ctx, v.look.c.mirrors[m].targets, t, name)
+		from := v.look.c.mirrors[m].targets
+		err := v.from(ctx, from, t, name)
 		if err == nil {
+			from.sound()
 			return name, nil
 		}
-		all = errors.Join(all, err)
+		all = errors.Join(all, from.missed(ctx, err, ErrUnavailable, ErrSlow))
 		if ctx.Err() != nil || errors.Is(err, ErrState) {
 			break
 		}
@@ -67,14 +72,14 @@ func (v *View) room(t Target, dir, part string) error {
 
 // from fetches a target from one mirror. What another left unfinished may be spoilt: then it is fetched once more from the beginning.
 func (v *View) from(ctx context.Context, s source, t Target, name string) error {
-	resumed, err := v.part(ctx, s, t, name+".part")
+	resumed, err := v.part(ctx, s, t, name+PartSuffix)
 	if errors.Is(err, ErrMismatch) && resumed {
-		_, err = v.part(ctx, s, t, name+".part")
+		_, err = v.part(ctx, s, t, name+PartSuffix)
 	}
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.Rename(name+".part", name), durable.SyncDir(filepath.Dir(name))); err != nil {
+	if err := errors.Join(os.Rename(name+PartSuffix, name), durable.SyncDir(filepath.Dir(name))); err != nil {
 		return refuse(name, ErrState, "%v", err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
@@ -30,6 +31,8 @@ type Refusal struct {
 	What   string // a file of metadata, or a target's path
 	Class  error
 	Reason string
+
+	after time.Duration // a server asks to be left alone so long
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("%s: %s: %s", r.What, r.Class, r.Reason) }

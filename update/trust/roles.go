@@ -9,6 +9,8 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
+const timestampFile = metadata.TIMESTAMP + ".json"
+
 // kept returns the kept file of a role, if it passes the guard: what an older agent let through is not believed either. A disk that does not give it
 // back is an error, because what it holds is what keeps older files out.
 func (l *look) kept(role string) ([]byte, error) {
@@ -28,7 +30,7 @@ func (l *look) keep(role string, text []byte) error {
 }
 
 func (l *look) timestamp(ctx context.Context) error {
-	const what = "timestamp.json"
+	const what = timestampFile
 	kept, err := l.kept(metadata.TIMESTAMP)
 	if err != nil {
 		return err
@@ -74,7 +76,7 @@ func (l *look) freshTimestamp(ctx context.Context) (text []byte, tag string, err
 	if last.mirror == l.mirror && last.text != nil {
 		tag = last.tag
 	}
-	text, tag, err = small(ctx, l.c.mirrors[l.mirror].metadata, "timestamp.json", maxRole, tag, l.c.cfg.Pace)
+	text, tag, err = small(ctx, l.c.mirrors[l.mirror].metadata, timestampFile, maxRole, tag, l.c.cfg.Pace)
 	if err == nil && text == nil {
 		text = last.text
 	}
@@ -90,7 +92,7 @@ func (l *look) raiseFloor() error {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil || at.After(ts.Expires) {
-		return refuse("timestamp.json", ErrMalformed, "it says that it was signed at %.40q", text)
+		return refuse(timestampFile, ErrMalformed, "it says that it was signed at %.40q", text)
 	}
 	bearers := l.bearers()
 	if l.known.Role == bearers && at.Unix() <= l.known.Floor {

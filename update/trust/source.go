@@ -120,7 +120,7 @@ func (s *httpSource) open(ctx context.Context, name string, from int64, tag stri
 		// Object stores say forbidden where nothing is.
 		return nil, refuse(name, ErrNotFound, "the server says %d", resp.StatusCode)
 	}
-	return nil, refuse(name, ErrUnavailable, "the server says %d", resp.StatusCode)
+	return nil, &Refusal{What: name, Class: ErrUnavailable, Reason: fmt.Sprintf("the server says %d", resp.StatusCode), after: retryAfter(resp.Header)}
 }
 
 // failed tells a transfer that was too slow from one that broke.

@@ -151,9 +151,12 @@ func TestDownloadGoesOn(t *testing.T) {
 	h := &cutting{server: &updatetest.Server{Repository: r}, n: 20_000}
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	v, o := look(t, config(t, r, server.URL))
+	cfg, at := config(t, r, server.URL), now
+	cfg.Now = func() time.Time { return at }
+	v, o := look(t, cfg)
 	dir := t.TempDir()
 	for i := range 3 {
+		at = at.Add(trust.Rest(i))
 		if path, err := v.Download(t.Context(), o.Target, dir); !errors.Is(err, trust.ErrUnavailable) {
 			t.Fatalf("try %d: %q, %v", i, path, err)
 		}
@@ -166,6 +169,7 @@ func TestDownloadGoesOn(t *testing.T) {
 		t.Errorf("%d bytes after three tries, %v", info.Size(), err)
 	}
 	h.whole.Store(true)
+	at = at.Add(trust.Rest(3))
 	path, err := v.Download(t.Context(), o.Target, dir)
 	if err != nil {
 		t.Fatal(err)

@@ -169,21 +169,11 @@ func (v *View) load(ctx context.Context, role string) error {
 // Policy returns the recovery policy. A repository without one disables nothing.
 func (v *View) Policy(ctx context.Context) (release.Policy, error) {
 	none := release.Policy{Schema: release.Schema}
-	err := v.load(ctx, release.PolicyRole)
-	if errors.Is(err, ErrNotFound) {
-		return none, nil
-	}
-	if err != nil {
+	t, found, err := v.policyTarget(ctx)
+	if err != nil || !found {
 		return none, err
 	}
-	t := v.look.trusted.Targets[release.PolicyRole].Signed.Targets[release.PolicyPath]
-	if t == nil {
-		return none, nil
-	}
-	if t.Length > release.MaxPolicy {
-		return none, refuse(release.PolicyPath, ErrSize, "%d bytes", t.Length)
-	}
-	path, err := v.Download(ctx, targetOf(release.PolicyRole, release.PolicyPath, t), v.look.c.downloads())
+	path, err := v.Download(ctx, t, v.look.c.downloads())
 	if err != nil {
 		return none, err
 	}
@@ -196,4 +186,23 @@ func (v *View) Policy(ctx context.Context) (release.Policy, error) {
 		return none, refuse(release.PolicyPath, ErrMalformed, "%v", err)
 	}
 	return p, nil
+}
+
+// policyTarget is where the recovery policy is, if there is one.
+func (v *View) policyTarget(ctx context.Context) (t Target, found bool, err error) {
+	err = v.load(ctx, release.PolicyRole)
+	if errors.Is(err, ErrNotFound) {
+		return Target{}, false, nil
+	}
+	if err != nil {
+		return Target{}, false, err
+	}
+	signed := v.look.trusted.Targets[release.PolicyRole].Signed.Targets[release.PolicyPath]
+	if signed == nil {
+		return Target{}, false, nil
+	}
+	if signed.Length > release.MaxPolicy {
+		return Target{}, false, refuse(release.PolicyPath, ErrSize, "%d bytes", signed.Length)
+	}
+	return targetOf(release.PolicyRole, release.PolicyPath, signed), true, nil
 }

@@ -33,6 +33,7 @@ type Agent struct {
 	ancestors map[event.ProcessKey][]*event.Process
 	health    []*controlv1.HealthEntry
 	upgraded  []string
+	safe      string
 }
 
 var _ control.Agent = (*Agent)(nil)
@@ -81,6 +82,7 @@ func (a *Agent) Status(ctx context.Context) (*controlv1.StatusResponse, error) {
 		Sensors:  []*controlv1.Sensor{{Name: "process", Counters: map[string]uint64{"execs": 12, "forks": 30}}},
 		Health:   a.health,
 		Guard:    a.Door.guard(),
+		Boot:     a.boot(),
 	}, nil
 }
 
@@ -267,6 +269,32 @@ func (a *Agent) Upgrade(_ context.Context, path string) error {
 	defer a.mu.Unlock()
 	a.upgraded = append(a.upgraded, path)
 	return nil
+}
+
+// SetSafe has the agent be in safe mode.
+func (a *Agent) SetSafe(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.safe = why
+}
+
+// BootGood leaves safe mode.
+func (a *Agent) BootGood(context.Context) (*controlv1.Boot, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.safe = ""
+	return a.boot(), nil
+}
+
+// boot is how boots go; a.mu is held.
+func (a *Agent) boot() *controlv1.Boot {
+	if a.safe == "" {
+		return &controlv1.Boot{Good: true, SafeAfter: 3, LastGood: map[string]string{"edr": "1.0-ab"}}
+	}
+	return &controlv1.Boot{
+		Safe: a.safe, Leave: "reboot with another release", Unclean: 3, SafeAfter: 3, LastGood: map[string]string{"edr": "1.0-ab"},
+		Back: []*controlv1.BootBack{{Product: "edr", From: "2.0-cd", To: "1.0-ab"}},
+	}
 }
 
 // Upgraded returns the paths that Upgrade was called with.

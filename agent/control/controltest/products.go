@@ -65,7 +65,7 @@ func (p *Products) Rehearse(ctx context.Context, path, approved string, say func
 		return nil, err
 	}
 	r := &controlv1.Rehearsal{
-		Product: plan.GetName(), Release: plan.GetRelease(), Passed: true, Took: 2e9, Events: 5, Recorded: 7, Critical: 3, Changed: 1, Answered: 10, Denied: 1,
+		Product: plan.GetName(), Release: plan.GetRelease(), Passed: true, Took: 2e9, Events: 5, Recorded: 7, Critical: 3, Corpus: 5, Absent: 6, Good: 4, Own: 2, Changed: 1, Answered: 21, Denied: 1,
 		NewAllow:   &controlv1.RehearsalDifferences{Files: 1, Examples: []*controlv1.RehearsalDifference{{Asked: "exec", File: "/opt/x", By: "/bin/sh", Before: "deny"}}},
 		LatencyP50: 1e6, LatencyP99: 2e6, LatencyMax: 3e6, Cpu: 4e7, Memory: 5 << 20, MemoryLimit: 128 << 20,
 	}

@@ -72,12 +72,17 @@ func newVictims(t *testing.T) victims {
 	return v
 }
 
+// listening is what becomes of it: Landlock denies it from version 4 on. Before that a product may listen to itself, on its own loopback.
+func listening() string {
+	if version, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); int(version) < 4 {
+		return "ok:"
+	}
+	return "denied"
+}
+
 func attempts(v victims) []attempt {
 	pid := fmt.Sprint(v.sleeper)
-	listen := "denied" // by Landlock from version 4 on; before it a product may listen to itself, on its own loopback
-	if version, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); int(version) < 4 {
-		listen = "ok:"
-	}
+	listen := listening()
 	return []attempt{
 		// files
 		{"read_etc_shadow", []string{"read", "/etc/shadow"}, "no such file", true},
@@ -283,4 +288,34 @@ func testDescriptor(t *testing.T, mode os.FileMode) {
 		}
 	}
 	a.wait(p)
+}
+
+// TestNetwork: with the host's network it connects to others and listens for nobody, and all else is as it was.
+func TestNetwork(t *testing.T) {
+	a := newArena(t, cgroup.Limits{Memory: 128 << 20, Pids: 64, CPU: 1})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	a.spec.Network = true
+	results := a.runPlan([]planStep{
+		{"connect", []string{"connect_tcp", ln.Addr().String()}},
+		{"listen", []string{"socket_listen"}},
+		{"multipath", []string{"socket", "2", "1", "262"}},
+		{"netlink", []string{"socket", "16", "3", "0"}},
+		{"packet", []string{"socket", "17", "3", "0"}},
+		{"shadow", []string{"read", "/etc/shadow"}},
+	})
+	if !strings.HasPrefix(results["connect"], "ok") {
+		t.Errorf("connect: %s", results["connect"])
+	}
+	if !strings.Contains(results["listen"], listening()) {
+		t.Errorf("listen: %s", results["listen"])
+	}
+	for _, row := range []string{"multipath", "netlink", "packet", "shadow"} {
+		if got := results[row]; got == "" || strings.HasPrefix(got, "ok") {
+			t.Errorf("%s: %s", row, got)
+		}
+	}
 }

@@ -8,6 +8,8 @@
 // outlive its agent (Spec.Outlive) hangs on that pipe alone: it lives for as long as somebody holds the pipe, and another agent
 // that was given its descriptors (Process.Parts) takes it over with Adopt.
 //
+// The agent's own work that reads from strangers (product.Servant) is contained in the same way, with the network (Spec.Network).
+//
 // Invariant: a product's first instruction runs only after every mandatory step succeeded, and pid 1 has no privilege that
 // the product does not have.
 package contain

@@ -60,6 +60,9 @@ func restrictFiles(s *Spec, self int, st status) error {
 		return nil
 	}
 	attr := landlockABI(int(version))
+	if s.Network {
+		attr.Handled_access_net &^= unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+	}
 	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), landlockSize(int(version)), 0)
 	if e != 0 {
 		return fmt.Errorf("make landlock rules: %w", e)

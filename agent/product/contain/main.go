@@ -73,6 +73,9 @@ func isolate(s *Spec, st status) error {
 	if err := unix.Sethostname([]byte(s.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
+	if s.Network {
+		return nil
+	}
 	return loopbackUp()
 }
 

@@ -37,7 +37,7 @@ func buildRoot(s *Spec, st status) error {
 	for _, step := range []func() error{
 		func() error { return r.own(s) },
 		func() error { return r.devices() },
-		func() error { return r.etc(s.UID) },
+		func() error { return r.etc(s) },
 		func() error { return r.host(s) },
 		func() error { return r.proc(st) },
 		r.enter,
@@ -94,11 +94,15 @@ func (r root) devices() error {
 }
 
 // etc writes the few files that C libraries and language runtimes look for.
-func (r root) etc(uid uint32) error {
+func (r root) etc(s *Spec) error {
+	uid, hosts := s.UID, "files"
+	if s.Network {
+		hosts = "files dns"
+	}
 	files := map[string]string{
 		"passwd":        fmt.Sprintf("root:x:0:0:root:/:/nonexistent\nproduct:x:%d:%d:product:%s:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n", uid, uid, StateDir),
 		"group":         fmt.Sprintf("root:x:0:\nproduct:x:%d:\nnogroup:x:65534:\n", uid),
-		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: " + hosts + "\n",
 		"hosts":         "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	if tz, err := os.ReadFile("/etc/localtime"); err == nil && len(tz) < 64<<10 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os/exec"
 	"runtime"
+
+	"bailey/internal/launch"
 )
 
 // Spawner starts helpers from one operating system thread that lives as long as Run: the kernel's "kill me when my parent
@@ -37,7 +39,7 @@ func (s *Spawner) Run(ctx context.Context) {
 func (s *Spawner) start(cmd *exec.Cmd) error {
 	result := make(chan error, 1)
 	select {
-	case s.jobs <- func() { result <- cmd.Start() }:
+	case s.jobs <- func() { result <- launch.Start(cmd) }:
 		return <-result
 	case <-s.done:
 		return ErrStopped

@@ -47,6 +47,9 @@ type Spec struct {
 	// process than the one that started it.
 	Outlive bool `json:"outlive,omitempty"`
 
+	// Network gives it the host's network, to connect to others by TCP and to ask for names, and not a bare loopback. No product has it.
+	Network bool `json:"network,omitempty"`
+
 	// Idle runs it only when nobody else wants the processor or the disk.
 	Idle bool `json:"idle,omitempty"`
 

@@ -63,6 +63,9 @@ func (s *Spawner) Start(spec Spec, o Options) (*Process, error) {
 	p := &Process{alive: pipes.aliveW, status: pipes.statusR, done: make(chan struct{})}
 	pidfd := -1
 	p.cmd = helperCommand(o, pipes)
+	if spec.Network {
+		p.cmd.SysProcAttr.Cloneflags &^= unix.CLONE_NEWNET
+	}
 	if spec.Outlive {
 		p.cmd.SysProcAttr.Pdeathsig, p.cmd.SysProcAttr.PidFD = 0, &pidfd
 	}

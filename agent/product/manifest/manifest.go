@@ -21,11 +21,16 @@ type Manifest struct {
 
 // Run says how the product starts and what of the host is put into its root.
 type Run struct {
-	Command   []string `toml:"command" json:"command"`           // relative to the product folder, or absolute below a Read path
-	Transport string   `toml:"transport" json:"transport"`       // seqpacket (default) or stream
-	Read      []string `toml:"read" json:"read,omitempty"`       // host paths bound read-only
-	Connect   []string `toml:"connect" json:"connect,omitempty"` // unix sockets of the host
-	Network   []string `toml:"network" json:"network,omitempty"` // must be empty: destinations cannot be granted yet
+	Command   []string `toml:"command" json:"command"`               // relative to the product folder, or absolute below a Read path
+	SelfTest  []string `toml:"self_test" json:"self_test,omitempty"` // a command like it, by which a release finds out whether it is good; see Trial
+	Transport string   `toml:"transport" json:"transport"`           // seqpacket (default) or stream
+	Read      []string `toml:"read" json:"read,omitempty"`           // host paths bound read-only
+	Connect   []string `toml:"connect" json:"connect,omitempty"`     // unix sockets of the host
+	Network   []string `toml:"network" json:"network,omitempty"`     // must be empty: destinations cannot be granted yet
+
+	// ExclusiveState says that no two releases may run at once, because what is written to the state directory must not be lost: an update restarts
+	// the product. Otherwise a new release runs beside the old one for a while, on a copy of the state that is its own from then on.
+	ExclusiveState bool `toml:"exclusive_state" json:"exclusive_state,omitempty"`
 }
 
 // Request is what the product asks the operator to grant.

@@ -91,24 +91,27 @@ func (v *validator) run(r *Run) {
 	for _, p := range r.Connect {
 		v.hostPath("run.connect", p)
 	}
-	v.command(r)
+	v.command("run.command", r.Command, r.Read)
+	if len(r.SelfTest) > 0 {
+		v.command("run.self_test", r.SelfTest, r.Read)
+	}
 	if len(r.Network) > 0 {
 		v.fault("run.network", "network = []", "network destinations cannot be granted in this version: every product runs without a network")
 	}
 }
 
-func (v *validator) command(r *Run) {
-	const key = "run.command"
-	if len(r.Command) == 0 || len(r.Command) > maxList {
-		v.fault(key, `command = ["./NAME"]`, "must have 1 to %d words", maxList)
+// command checks a command that runs where read is to be read.
+func (v *validator) command(key string, words, read []string) {
+	if len(words) == 0 || len(words) > maxList {
+		v.fault(key, strings.TrimPrefix(key, "run.")+` = ["./NAME"]`, "must have 1 to %d words", maxList)
 		return
 	}
-	for _, w := range r.Command {
+	for _, w := range words {
 		if len(w) > maxString || strings.ContainsRune(w, 0) {
 			v.fault(key, "", "a word is longer than %d bytes or has a NUL in it", maxString)
 		}
 	}
-	exe := r.Command[0]
+	exe := words[0]
 	switch {
 	case exe == "":
 		v.fault(key, "", "the first word is empty")
@@ -118,7 +121,7 @@ func (v *validator) command(r *Run) {
 		}
 	case exe != filepath.Clean(exe):
 		v.fault(key, filepath.Clean(exe), "%q is not a clean path", exe)
-	case !slices.ContainsFunc(r.Read, func(p string) bool { return pathname.Below(exe, p) }):
+	case !slices.ContainsFunc(read, func(p string) bool { return pathname.Below(exe, p) }):
 		v.fault(key, "add it or its directory to run.read", "%q is a host path that run.read does not list", exe)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,6 +99,7 @@ type procStat struct {
 	flags   uint64
 	threads uint64
 	start   uint64 // nanoseconds since boot, rounded down to 10 ms
+	code    uint64 // where the program's code begins, 1 if that is not shown; 0 for a kernel thread and in the middle of an exec
 }
 
 // ended reports whether the process does nothing any more: a zombie, or on the way to being one.
@@ -117,12 +119,12 @@ func parseStat(data []byte) (procStat, error) {
 		return procStat{}, errStat
 	}
 	fields := bytes.Fields(data[closing+1:])
-	const state, ppid, flags, threads, start = 0, 1, 6, 17, 19 // places behind the name
-	if len(fields) <= start || len(fields[state]) != 1 {
+	const state, ppid, flags, threads, start, code = 0, 1, 6, 17, 19, 23 // places behind the name
+	if len(fields) <= code || len(fields[state]) != 1 {
 		return procStat{}, errStat
 	}
-	var numbers [4]uint64
-	for i, place := range [...]int{ppid, flags, threads, start} {
+	var numbers [5]uint64
+	for i, place := range [...]int{ppid, flags, threads, start, code} {
 		n, err := strconv.ParseUint(string(fields[place]), 10, 64)
 		if err != nil {
 			return procStat{}, fmt.Errorf("%w: %w", errStat, err)
@@ -131,7 +133,7 @@ func parseStat(data []byte) (procStat, error) {
 	}
 	return procStat{
 		comm: string(data[open+1 : closing]), state: fields[state][0],
-		ppid: uint32(numbers[0]), flags: numbers[1], threads: numbers[2], start: boottime.FromTicks(numbers[3]),
+		ppid: uint32(numbers[0]), flags: numbers[1], threads: numbers[2], start: boottime.FromTicks(numbers[3]), code: numbers[4],
 	}, nil
 }
 
@@ -207,20 +209,61 @@ func parseCgroups(data []byte) cgroupName {
 	return name
 }
 
-// process reads what a Process has. The parent's key has the parent's start time only if the parent can be read too.
+// How long a process that executes a program meanwhile is given to do so before it is read again: twice as long each time, 25 ms in all. It asks
+// nothing itself meanwhile.
+const (
+	rereadFirst = 100 * time.Microsecond
+	rereadLast  = 128 * rereadFirst
+)
+
+// process reads what a Process has, all of it of one program: the kernel replaces the file, the name and the credentials one after the other. The
+// parent's key has the parent's start time only if the parent can be read too.
 func (d *procDir) process() (*event.Process, error) {
+	for wait := rereadFirst; ; wait *= 2 {
+		before, err := d.stat()
+		if err != nil {
+			return nil, err
+		}
+		p, err := d.processOf(before)
+		if err != nil {
+			return nil, err
+		}
+		after, err := d.stat()
+		if err != nil {
+			return nil, err
+		}
+		if after.sameProgram(before) || wait > rereadLast {
+			return p, nil
+		}
+		time.Sleep(wait) //nolint:forbidigo // the kernel is waited for, for milliseconds
+	}
+}
+
+// sameProgram reports whether no exec was under way before, when s was read, or in between.
+func (s procStat) sameProgram(before procStat) bool {
+	return s.comm == before.comm && s.code == before.code && (s.code != 0 || s.flags&flagKernelThread != 0)
+}
+
+// stat reads a process that has not ended.
+func (d *procDir) stat() (procStat, error) {
 	data, err := d.read("stat")
 	if err != nil {
-		return nil, err
+		return procStat{}, err
 	}
 	stat, err := parseStat(data)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", d.pid, err)
+		return procStat{}, fmt.Errorf("process %d: %w", d.pid, err)
 	}
 	if stat.ended() {
-		return nil, fmt.Errorf("process %d: %w", d.pid, errEnded)
+		return procStat{}, fmt.Errorf("process %d: %w", d.pid, errEnded)
 	}
-	if data, err = d.read("status"); err != nil {
+	return stat, nil
+}
+
+// processOf is process, once.
+func (d *procDir) processOf(stat procStat) (*event.Process, error) {
+	data, err := d.read("status")
+	if err != nil {
 		return nil, err
 	}
 	creds, err := parseStatus(data)

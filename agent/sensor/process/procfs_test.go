@@ -2,19 +2,22 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"bailey/agent/event"
 	"bailey/internal/boottime"
 )
 
-const statLine = "42 (evil) R 1 (x) S 7 42 42 0 -1 2097156 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0\n"
+const statLine = "42 (evil) R 1 (x) S 7 42 42 0 -1 2097156 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615 4194304 0\n"
 
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	got, err := parseStat([]byte(statLine))
-	want := procStat{comm: "evil) R 1 (x", state: 'S', ppid: 7, flags: 2097156, threads: 1, start: 123_450_000_000}
+	want := procStat{comm: "evil) R 1 (x", state: 'S', ppid: 7, flags: 2097156, threads: 1, start: 123_450_000_000, code: 4194304}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -43,6 +46,45 @@ func TestReadProcessReadsThisOne(t *testing.T) {
 	}
 	if _, err := readProcess(1<<22 + 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a pid that cannot be: %v", err)
+	}
+}
+
+// TestReadProcessOfOneProgram: of a process that executes one program after the other, the name is that of the file. One program that is all tools knows both
+// names.
+func TestReadProcessOfOneProgram(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	shell, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(dir, "script")
+	for path, content := range map[string][]byte{
+		filepath.Join(dir, "sh"): shell, filepath.Join(dir, "ash"): shell,
+		script: fmt.Appendf(nil, "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; case $1 in ash) exec %[1]s/sh %[1]s/script sh;; *) exec %[1]s/ash %[1]s/script ash;; esac\n", dir),
+	} {
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(filepath.Join(dir, "sh"), script)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	seen := map[string]int{}
+	for len(seen) < 2 || seen["sh"]+seen["ash"] < 3000 {
+		p, err := readProcess(uint32(cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Dir(p.Executable.Path) != dir {
+			continue // it is this one still, in the middle of its first exec
+		}
+		if p.Comm != filepath.Base(p.Executable.Path) {
+			t.Fatalf("%s is %s, after %v", p.Executable.Path, p.Comm, seen)
+		}
+		seen[p.Comm]++
 	}
 }
 

@@ -131,6 +131,7 @@ type StatusResponse struct {
 	Watch         []string               `protobuf:"bytes,14,rep,name=watch,proto3" json:"watch,omitempty"`   // the mount points asked about; empty: every local filesystem
 	Keeper        *Keeper                `protobuf:"bytes,20,opt,name=keeper,proto3" json:"keeper,omitempty"` // not set when the agent runs alone
 	Journal       *Journal               `protobuf:"bytes,21,opt,name=journal,proto3" json:"journal,omitempty"`
+	Boot          *Boot                  `protobuf:"bytes,22,opt,name=boot,proto3" json:"boot,omitempty"`
 	Guard         *Guard                 `protobuf:"bytes,30,opt,name=guard,proto3" json:"guard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -278,9 +279,258 @@ func (x *StatusResponse) GetJournal() *Journal {
 	return nil
 }
 
+func (x *StatusResponse) GetBoot() *Boot {
+	if x != nil {
+		return x.Boot
+	}
+	return nil
+}
+
 func (x *StatusResponse) GetGuard() *Guard {
 	if x != nil {
 		return x.Guard
+	}
+	return nil
+}
+
+// How this machine's boots went.
+type Boot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Safe          string                 `protobuf:"bytes,1,opt,name=safe,proto3" json:"safe,omitempty"`                                                                                                   // why this boot is in safe mode: events only, and no product is started; empty: it is not
+	Leave         string                 `protobuf:"bytes,2,opt,name=leave,proto3" json:"leave,omitempty"`                                                                                                 // how safe mode is left
+	Unclean       uint32                 `protobuf:"varint,3,opt,name=unclean,proto3" json:"unclean,omitempty"`                                                                                            // boots in a row that did not end well
+	SafeAfter     uint32                 `protobuf:"varint,4,opt,name=safe_after,json=safeAfter,proto3" json:"safe_after,omitempty"`                                                                       // so many make safe mode
+	Good          bool                   `protobuf:"varint,5,opt,name=good,proto3" json:"good,omitempty"`                                                                                                  // this one went well so far, for boot.good_after
+	Back          []*BootBack            `protobuf:"bytes,6,rep,name=back,proto3" json:"back,omitempty"`                                                                                                   // what was taken back because the last one did not end well
+	LastGood      map[string]string      `protobuf:"bytes,7,rep,name=last_good,json=lastGood,proto3" json:"last_good,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // product to release: what was in force when a boot was last good
+	SensorsOff    string                 `protobuf:"bytes,8,opt,name=sensors_off,json=sensorsOff,proto3" json:"sensors_off,omitempty"`                                                                     // why this agent sees nothing: boots in safe mode did not end well either; empty: it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Boot) Reset() {
+	*x = Boot{}
+	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Boot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Boot) ProtoMessage() {}
+
+func (x *Boot) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Boot.ProtoReflect.Descriptor instead.
+func (*Boot) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Boot) GetSafe() string {
+	if x != nil {
+		return x.Safe
+	}
+	return ""
+}
+
+func (x *Boot) GetLeave() string {
+	if x != nil {
+		return x.Leave
+	}
+	return ""
+}
+
+func (x *Boot) GetUnclean() uint32 {
+	if x != nil {
+		return x.Unclean
+	}
+	return 0
+}
+
+func (x *Boot) GetSafeAfter() uint32 {
+	if x != nil {
+		return x.SafeAfter
+	}
+	return 0
+}
+
+func (x *Boot) GetGood() bool {
+	if x != nil {
+		return x.Good
+	}
+	return false
+}
+
+func (x *Boot) GetBack() []*BootBack {
+	if x != nil {
+		return x.Back
+	}
+	return nil
+}
+
+func (x *Boot) GetLastGood() map[string]string {
+	if x != nil {
+		return x.LastGood
+	}
+	return nil
+}
+
+func (x *Boot) GetSensorsOff() string {
+	if x != nil {
+		return x.SensorsOff
+	}
+	return ""
+}
+
+// A product that went back to its release before.
+type BootBack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Product       string                 `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootBack) Reset() {
+	*x = BootBack{}
+	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootBack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootBack) ProtoMessage() {}
+
+func (x *BootBack) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootBack.ProtoReflect.Descriptor instead.
+func (*BootBack) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BootBack) GetProduct() string {
+	if x != nil {
+		return x.Product
+	}
+	return ""
+}
+
+func (x *BootBack) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *BootBack) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type BootGoodRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootGoodRequest) Reset() {
+	*x = BootGoodRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootGoodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootGoodRequest) ProtoMessage() {}
+
+func (x *BootGoodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootGoodRequest.ProtoReflect.Descriptor instead.
+func (*BootGoodRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+type BootGoodResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Boot          *Boot                  `protobuf:"bytes,1,opt,name=boot,proto3" json:"boot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootGoodResponse) Reset() {
+	*x = BootGoodResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootGoodResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootGoodResponse) ProtoMessage() {}
+
+func (x *BootGoodResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootGoodResponse.ProtoReflect.Descriptor instead.
+func (*BootGoodResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BootGoodResponse) GetBoot() *Boot {
+	if x != nil {
+		return x.Boot
 	}
 	return nil
 }
@@ -304,7 +554,7 @@ type Keeper struct {
 
 func (x *Keeper) Reset() {
 	*x = Keeper{}
-	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	mi := &file_api_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +566,7 @@ func (x *Keeper) String() string {
 func (*Keeper) ProtoMessage() {}
 
 func (x *Keeper) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[3]
+	mi := &file_api_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +579,7 @@ func (x *Keeper) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keeper.ProtoReflect.Descriptor instead.
 func (*Keeper) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Keeper) GetPid() uint32 {
@@ -411,7 +661,7 @@ type AgentUpgradeRequest struct {
 
 func (x *AgentUpgradeRequest) Reset() {
 	*x = AgentUpgradeRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	mi := &file_api_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +673,7 @@ func (x *AgentUpgradeRequest) String() string {
 func (*AgentUpgradeRequest) ProtoMessage() {}
 
 func (x *AgentUpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[4]
+	mi := &file_api_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +686,7 @@ func (x *AgentUpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentUpgradeRequest.ProtoReflect.Descriptor instead.
 func (*AgentUpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentUpgradeRequest) GetPath() string {
@@ -454,7 +704,7 @@ type AgentUpgradeResponse struct {
 
 func (x *AgentUpgradeResponse) Reset() {
 	*x = AgentUpgradeResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	mi := &file_api_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +716,7 @@ func (x *AgentUpgradeResponse) String() string {
 func (*AgentUpgradeResponse) ProtoMessage() {}
 
 func (x *AgentUpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[5]
+	mi := &file_api_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +729,7 @@ func (x *AgentUpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentUpgradeResponse.ProtoReflect.Descriptor instead.
 func (*AgentUpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 // Counts since the agent's start. Every question that the kernel asked is in by_reason exactly once.
@@ -500,7 +750,7 @@ type Questions struct {
 
 func (x *Questions) Reset() {
 	*x = Questions{}
-	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	mi := &file_api_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +762,7 @@ func (x *Questions) String() string {
 func (*Questions) ProtoMessage() {}
 
 func (x *Questions) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[6]
+	mi := &file_api_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +775,7 @@ func (x *Questions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Questions.ProtoReflect.Descriptor instead.
 func (*Questions) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Questions) GetAsked() uint64 {
@@ -604,7 +854,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_api_control_v1_control_proto_msgTypes[7]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +866,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[7]
+	mi := &file_api_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +879,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cache) GetEnabled() bool {
@@ -678,7 +928,7 @@ type Sensor struct {
 
 func (x *Sensor) Reset() {
 	*x = Sensor{}
-	mi := &file_api_control_v1_control_proto_msgTypes[8]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +940,7 @@ func (x *Sensor) String() string {
 func (*Sensor) ProtoMessage() {}
 
 func (x *Sensor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[8]
+	mi := &file_api_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +953,7 @@ func (x *Sensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensor.ProtoReflect.Descriptor instead.
 func (*Sensor) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Sensor) GetName() string {
@@ -733,7 +983,7 @@ type HealthEntry struct {
 
 func (x *HealthEntry) Reset() {
 	*x = HealthEntry{}
-	mi := &file_api_control_v1_control_proto_msgTypes[9]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +995,7 @@ func (x *HealthEntry) String() string {
 func (*HealthEntry) ProtoMessage() {}
 
 func (x *HealthEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[9]
+	mi := &file_api_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +1008,7 @@ func (x *HealthEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthEntry.ProtoReflect.Descriptor instead.
 func (*HealthEntry) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HealthEntry) GetComponent() string {
@@ -804,7 +1054,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[10]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1066,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[10]
+	mi := &file_api_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1079,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 type HealthResponse struct {
@@ -842,7 +1092,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1104,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[11]
+	mi := &file_api_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1117,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HealthResponse) GetWorst() string {
@@ -897,7 +1147,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1159,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[12]
+	mi := &file_api_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1172,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EventsRequest) GetKinds() []string {
@@ -971,7 +1221,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1233,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[13]
+	mi := &file_api_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1246,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EventsResponse) GetEvent() *v1.Event {
@@ -1045,7 +1295,7 @@ type Product struct {
 
 func (x *Product) Reset() {
 	*x = Product{}
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1307,7 @@ func (x *Product) String() string {
 func (*Product) ProtoMessage() {}
 
 func (x *Product) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[14]
+	mi := &file_api_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1320,7 @@ func (x *Product) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Product.ProtoReflect.Descriptor instead.
 func (*Product) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Product) GetName() string {
@@ -1218,7 +1468,7 @@ type ProductCounters struct {
 
 func (x *ProductCounters) Reset() {
 	*x = ProductCounters{}
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1480,7 @@ func (x *ProductCounters) String() string {
 func (*ProductCounters) ProtoMessage() {}
 
 func (x *ProductCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[15]
+	mi := &file_api_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1493,7 @@ func (x *ProductCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductCounters.ProtoReflect.Descriptor instead.
 func (*ProductCounters) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProductCounters) GetQuestions() uint64 {
@@ -1381,7 +1631,7 @@ type ProductPlanRequest struct {
 
 func (x *ProductPlanRequest) Reset() {
 	*x = ProductPlanRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1643,7 @@ func (x *ProductPlanRequest) String() string {
 func (*ProductPlanRequest) ProtoMessage() {}
 
 func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[16]
+	mi := &file_api_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1656,7 @@ func (x *ProductPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanRequest.ProtoReflect.Descriptor instead.
 func (*ProductPlanRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProductPlanRequest) GetPath() string {
@@ -1433,7 +1683,7 @@ type ProductPlanResponse struct {
 
 func (x *ProductPlanResponse) Reset() {
 	*x = ProductPlanResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1695,7 @@ func (x *ProductPlanResponse) String() string {
 func (*ProductPlanResponse) ProtoMessage() {}
 
 func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[17]
+	mi := &file_api_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1708,7 @@ func (x *ProductPlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductPlanResponse.ProtoReflect.Descriptor instead.
 func (*ProductPlanResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProductPlanResponse) GetName() string {
@@ -1534,7 +1784,7 @@ type ProductInstallRequest struct {
 
 func (x *ProductInstallRequest) Reset() {
 	*x = ProductInstallRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1796,7 @@ func (x *ProductInstallRequest) String() string {
 func (*ProductInstallRequest) ProtoMessage() {}
 
 func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[18]
+	mi := &file_api_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1809,7 @@ func (x *ProductInstallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallRequest.ProtoReflect.Descriptor instead.
 func (*ProductInstallRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProductInstallRequest) GetPath() string {
@@ -1585,7 +1835,7 @@ type ProductInstallResponse struct {
 
 func (x *ProductInstallResponse) Reset() {
 	*x = ProductInstallResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1847,7 @@ func (x *ProductInstallResponse) String() string {
 func (*ProductInstallResponse) ProtoMessage() {}
 
 func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[19]
+	mi := &file_api_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1860,7 @@ func (x *ProductInstallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductInstallResponse.ProtoReflect.Descriptor instead.
 func (*ProductInstallResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProductInstallResponse) GetProduct() *Product {
@@ -1630,7 +1880,7 @@ type ProductRehearseRequest struct {
 
 func (x *ProductRehearseRequest) Reset() {
 	*x = ProductRehearseRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1892,7 @@ func (x *ProductRehearseRequest) String() string {
 func (*ProductRehearseRequest) ProtoMessage() {}
 
 func (x *ProductRehearseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[20]
+	mi := &file_api_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1905,7 @@ func (x *ProductRehearseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRehearseRequest.ProtoReflect.Descriptor instead.
 func (*ProductRehearseRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProductRehearseRequest) GetPath() string {
@@ -1682,7 +1932,7 @@ type ProductRehearseResponse struct {
 
 func (x *ProductRehearseResponse) Reset() {
 	*x = ProductRehearseResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1944,7 @@ func (x *ProductRehearseResponse) String() string {
 func (*ProductRehearseResponse) ProtoMessage() {}
 
 func (x *ProductRehearseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[21]
+	mi := &file_api_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1957,7 @@ func (x *ProductRehearseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRehearseResponse.ProtoReflect.Descriptor instead.
 func (*ProductRehearseResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProductRehearseResponse) GetProgress() *RehearsalProgress {
@@ -1736,7 +1986,7 @@ type RehearsalProgress struct {
 
 func (x *RehearsalProgress) Reset() {
 	*x = RehearsalProgress{}
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1998,7 @@ func (x *RehearsalProgress) String() string {
 func (*RehearsalProgress) ProtoMessage() {}
 
 func (x *RehearsalProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[22]
+	mi := &file_api_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2011,7 @@ func (x *RehearsalProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearsalProgress.ProtoReflect.Descriptor instead.
 func (*RehearsalProgress) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RehearsalProgress) GetStage() string {
@@ -1812,13 +2062,17 @@ type Rehearsal struct {
 	Memory        uint64                 `protobuf:"varint,22,opt,name=memory,proto3" json:"memory,omitempty"`                              // bytes
 	MemoryLimit   uint64                 `protobuf:"varint,23,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"` // bytes
 	Log           string                 `protobuf:"bytes,24,opt,name=log,proto3" json:"log,omitempty"`                                     // the end of what it wrote
+	Corpus        uint32                 `protobuf:"varint,25,opt,name=corpus,proto3" json:"corpus,omitempty"`                              // questions about what is done on every machine that it was asked
+	Absent        uint32                 `protobuf:"varint,26,opt,name=absent,proto3" json:"absent,omitempty"`                              // files of that corpus that this machine does not have
+	Good          uint32                 `protobuf:"varint,27,opt,name=good,proto3" json:"good,omitempty"`                                  // questions about files that come with Bailey that it was asked
+	Own           uint32                 `protobuf:"varint,28,opt,name=own,proto3" json:"own,omitempty"`                                    // tests that came with the release that it was asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rehearsal) Reset() {
 	*x = Rehearsal{}
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2084,7 @@ func (x *Rehearsal) String() string {
 func (*Rehearsal) ProtoMessage() {}
 
 func (x *Rehearsal) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[23]
+	mi := &file_api_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2097,7 @@ func (x *Rehearsal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rehearsal.ProtoReflect.Descriptor instead.
 func (*Rehearsal) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Rehearsal) GetProduct() string {
@@ -2014,6 +2268,34 @@ func (x *Rehearsal) GetLog() string {
 	return ""
 }
 
+func (x *Rehearsal) GetCorpus() uint32 {
+	if x != nil {
+		return x.Corpus
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetAbsent() uint32 {
+	if x != nil {
+		return x.Absent
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetGood() uint32 {
+	if x != nil {
+		return x.Good
+	}
+	return 0
+}
+
+func (x *Rehearsal) GetOwn() uint32 {
+	if x != nil {
+		return x.Own
+	}
+	return 0
+}
+
 // Answers that are not what they were.
 type RehearsalDifferences struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2021,13 +2303,14 @@ type RehearsalDifferences struct {
 	Critical      uint32                 `protobuf:"varint,2,opt,name=critical,proto3" json:"critical,omitempty"` // of them, critical ones
 	Packaged      uint32                 `protobuf:"varint,3,opt,name=packaged,proto3" json:"packaged,omitempty"` // of the others, files that packages own
 	Examples      []*RehearsalDifference `protobuf:"bytes,4,rep,name=examples,proto3" json:"examples,omitempty"`
+	Good          uint32                 `protobuf:"varint,5,opt,name=good,proto3" json:"good,omitempty"` // of the files, those that come with Bailey
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RehearsalDifferences) Reset() {
 	*x = RehearsalDifferences{}
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2322,7 @@ func (x *RehearsalDifferences) String() string {
 func (*RehearsalDifferences) ProtoMessage() {}
 
 func (x *RehearsalDifferences) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[24]
+	mi := &file_api_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2335,7 @@ func (x *RehearsalDifferences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearsalDifferences.ProtoReflect.Descriptor instead.
 func (*RehearsalDifferences) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RehearsalDifferences) GetFiles() uint32 {
@@ -2083,6 +2366,13 @@ func (x *RehearsalDifferences) GetExamples() []*RehearsalDifference {
 	return nil
 }
 
+func (x *RehearsalDifferences) GetGood() uint32 {
+	if x != nil {
+		return x.Good
+	}
+	return 0
+}
+
 // One answer that is not what it was.
 type RehearsalDifference struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2092,13 +2382,14 @@ type RehearsalDifference struct {
 	Before        string                 `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"` // what the installed release answered: allow, deny, or nothing
 	Critical      bool                   `protobuf:"varint,5,opt,name=critical,proto3" json:"critical,omitempty"`
 	Packaged      bool                   `protobuf:"varint,6,opt,name=packaged,proto3" json:"packaged,omitempty"`
+	Source        string                 `protobuf:"bytes,7,opt,name=source,proto3" json:"source,omitempty"` // where the question comes from: past, critical file, corpus or good file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RehearsalDifference) Reset() {
 	*x = RehearsalDifference{}
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2401,7 @@ func (x *RehearsalDifference) String() string {
 func (*RehearsalDifference) ProtoMessage() {}
 
 func (x *RehearsalDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[25]
+	mi := &file_api_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2414,7 @@ func (x *RehearsalDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearsalDifference.ProtoReflect.Descriptor instead.
 func (*RehearsalDifference) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RehearsalDifference) GetAsked() string {
@@ -2168,6 +2459,13 @@ func (x *RehearsalDifference) GetPackaged() bool {
 	return false
 }
 
+func (x *RehearsalDifference) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 type ProductListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2176,7 +2474,7 @@ type ProductListRequest struct {
 
 func (x *ProductListRequest) Reset() {
 	*x = ProductListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2486,7 @@ func (x *ProductListRequest) String() string {
 func (*ProductListRequest) ProtoMessage() {}
 
 func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[26]
+	mi := &file_api_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2499,7 @@ func (x *ProductListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListRequest.ProtoReflect.Descriptor instead.
 func (*ProductListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 type ProductListResponse struct {
@@ -2213,7 +2511,7 @@ type ProductListResponse struct {
 
 func (x *ProductListResponse) Reset() {
 	*x = ProductListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2523,7 @@ func (x *ProductListResponse) String() string {
 func (*ProductListResponse) ProtoMessage() {}
 
 func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[27]
+	mi := &file_api_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2536,7 @@ func (x *ProductListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductListResponse.ProtoReflect.Descriptor instead.
 func (*ProductListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProductListResponse) GetProducts() []*Product {
@@ -2257,7 +2555,7 @@ type ProductShowRequest struct {
 
 func (x *ProductShowRequest) Reset() {
 	*x = ProductShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2567,7 @@ func (x *ProductShowRequest) String() string {
 func (*ProductShowRequest) ProtoMessage() {}
 
 func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[28]
+	mi := &file_api_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2580,7 @@ func (x *ProductShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowRequest.ProtoReflect.Descriptor instead.
 func (*ProductShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProductShowRequest) GetName() string {
@@ -2301,7 +2599,7 @@ type ProductShowResponse struct {
 
 func (x *ProductShowResponse) Reset() {
 	*x = ProductShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2611,7 @@ func (x *ProductShowResponse) String() string {
 func (*ProductShowResponse) ProtoMessage() {}
 
 func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[29]
+	mi := &file_api_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2624,7 @@ func (x *ProductShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductShowResponse.ProtoReflect.Descriptor instead.
 func (*ProductShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProductShowResponse) GetProduct() *Product {
@@ -2345,7 +2643,7 @@ type ProductStartRequest struct {
 
 func (x *ProductStartRequest) Reset() {
 	*x = ProductStartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2655,7 @@ func (x *ProductStartRequest) String() string {
 func (*ProductStartRequest) ProtoMessage() {}
 
 func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[30]
+	mi := &file_api_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2668,7 @@ func (x *ProductStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartRequest.ProtoReflect.Descriptor instead.
 func (*ProductStartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProductStartRequest) GetName() string {
@@ -2389,7 +2687,7 @@ type ProductStartResponse struct {
 
 func (x *ProductStartResponse) Reset() {
 	*x = ProductStartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2699,7 @@ func (x *ProductStartResponse) String() string {
 func (*ProductStartResponse) ProtoMessage() {}
 
 func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[31]
+	mi := &file_api_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2712,7 @@ func (x *ProductStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStartResponse.ProtoReflect.Descriptor instead.
 func (*ProductStartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProductStartResponse) GetProduct() *Product {
@@ -2433,7 +2731,7 @@ type ProductStopRequest struct {
 
 func (x *ProductStopRequest) Reset() {
 	*x = ProductStopRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2743,7 @@ func (x *ProductStopRequest) String() string {
 func (*ProductStopRequest) ProtoMessage() {}
 
 func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[32]
+	mi := &file_api_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2756,7 @@ func (x *ProductStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopRequest.ProtoReflect.Descriptor instead.
 func (*ProductStopRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProductStopRequest) GetName() string {
@@ -2477,7 +2775,7 @@ type ProductStopResponse struct {
 
 func (x *ProductStopResponse) Reset() {
 	*x = ProductStopResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2787,7 @@ func (x *ProductStopResponse) String() string {
 func (*ProductStopResponse) ProtoMessage() {}
 
 func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[33]
+	mi := &file_api_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2800,7 @@ func (x *ProductStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductStopResponse.ProtoReflect.Descriptor instead.
 func (*ProductStopResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProductStopResponse) GetProduct() *Product {
@@ -2521,7 +2819,7 @@ type ProductRestartRequest struct {
 
 func (x *ProductRestartRequest) Reset() {
 	*x = ProductRestartRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2831,7 @@ func (x *ProductRestartRequest) String() string {
 func (*ProductRestartRequest) ProtoMessage() {}
 
 func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[34]
+	mi := &file_api_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2844,7 @@ func (x *ProductRestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartRequest.ProtoReflect.Descriptor instead.
 func (*ProductRestartRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProductRestartRequest) GetName() string {
@@ -2565,7 +2863,7 @@ type ProductRestartResponse struct {
 
 func (x *ProductRestartResponse) Reset() {
 	*x = ProductRestartResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2875,7 @@ func (x *ProductRestartResponse) String() string {
 func (*ProductRestartResponse) ProtoMessage() {}
 
 func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[35]
+	mi := &file_api_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2888,7 @@ func (x *ProductRestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRestartResponse.ProtoReflect.Descriptor instead.
 func (*ProductRestartResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProductRestartResponse) GetProduct() *Product {
@@ -2609,7 +2907,7 @@ type ProductRemoveRequest struct {
 
 func (x *ProductRemoveRequest) Reset() {
 	*x = ProductRemoveRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2919,7 @@ func (x *ProductRemoveRequest) String() string {
 func (*ProductRemoveRequest) ProtoMessage() {}
 
 func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[36]
+	mi := &file_api_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2932,7 @@ func (x *ProductRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveRequest.ProtoReflect.Descriptor instead.
 func (*ProductRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProductRemoveRequest) GetName() string {
@@ -2652,7 +2950,7 @@ type ProductRemoveResponse struct {
 
 func (x *ProductRemoveResponse) Reset() {
 	*x = ProductRemoveResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2962,7 @@ func (x *ProductRemoveResponse) String() string {
 func (*ProductRemoveResponse) ProtoMessage() {}
 
 func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[37]
+	mi := &file_api_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2975,7 @@ func (x *ProductRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRemoveResponse.ProtoReflect.Descriptor instead.
 func (*ProductRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 // Each grant is an item as in Product.grants.
@@ -2691,7 +2989,7 @@ type ProductGrantRequest struct {
 
 func (x *ProductGrantRequest) Reset() {
 	*x = ProductGrantRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3001,7 @@ func (x *ProductGrantRequest) String() string {
 func (*ProductGrantRequest) ProtoMessage() {}
 
 func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[38]
+	mi := &file_api_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3014,7 @@ func (x *ProductGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantRequest.ProtoReflect.Descriptor instead.
 func (*ProductGrantRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProductGrantRequest) GetName() string {
@@ -2742,7 +3040,7 @@ type ProductGrantResponse struct {
 
 func (x *ProductGrantResponse) Reset() {
 	*x = ProductGrantResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +3052,7 @@ func (x *ProductGrantResponse) String() string {
 func (*ProductGrantResponse) ProtoMessage() {}
 
 func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[39]
+	mi := &file_api_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +3065,7 @@ func (x *ProductGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductGrantResponse.ProtoReflect.Descriptor instead.
 func (*ProductGrantResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProductGrantResponse) GetProduct() *Product {
@@ -2787,7 +3085,7 @@ type ProductRevokeRequest struct {
 
 func (x *ProductRevokeRequest) Reset() {
 	*x = ProductRevokeRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3097,7 @@ func (x *ProductRevokeRequest) String() string {
 func (*ProductRevokeRequest) ProtoMessage() {}
 
 func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[40]
+	mi := &file_api_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3110,7 @@ func (x *ProductRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeRequest.ProtoReflect.Descriptor instead.
 func (*ProductRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProductRevokeRequest) GetName() string {
@@ -2838,7 +3136,7 @@ type ProductRevokeResponse struct {
 
 func (x *ProductRevokeResponse) Reset() {
 	*x = ProductRevokeResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3148,7 @@ func (x *ProductRevokeResponse) String() string {
 func (*ProductRevokeResponse) ProtoMessage() {}
 
 func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[41]
+	mi := &file_api_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3161,7 @@ func (x *ProductRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductRevokeResponse.ProtoReflect.Descriptor instead.
 func (*ProductRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ProductRevokeResponse) GetProduct() *Product {
@@ -2883,7 +3181,7 @@ type ProductSetRequest struct {
 
 func (x *ProductSetRequest) Reset() {
 	*x = ProductSetRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +3193,7 @@ func (x *ProductSetRequest) String() string {
 func (*ProductSetRequest) ProtoMessage() {}
 
 func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[42]
+	mi := &file_api_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +3206,7 @@ func (x *ProductSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetRequest.ProtoReflect.Descriptor instead.
 func (*ProductSetRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ProductSetRequest) GetName() string {
@@ -2934,7 +3232,7 @@ type ProductSetResponse struct {
 
 func (x *ProductSetResponse) Reset() {
 	*x = ProductSetResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[43]
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3244,7 @@ func (x *ProductSetResponse) String() string {
 func (*ProductSetResponse) ProtoMessage() {}
 
 func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[43]
+	mi := &file_api_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3257,7 @@ func (x *ProductSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductSetResponse.ProtoReflect.Descriptor instead.
 func (*ProductSetResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ProductSetResponse) GetProduct() *Product {
@@ -2979,7 +3277,7 @@ type ProductLogsRequest struct {
 
 func (x *ProductLogsRequest) Reset() {
 	*x = ProductLogsRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3289,7 @@ func (x *ProductLogsRequest) String() string {
 func (*ProductLogsRequest) ProtoMessage() {}
 
 func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[44]
+	mi := &file_api_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3302,7 @@ func (x *ProductLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsRequest.ProtoReflect.Descriptor instead.
 func (*ProductLogsRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProductLogsRequest) GetName() string {
@@ -3030,7 +3328,7 @@ type ProductLogsResponse struct {
 
 func (x *ProductLogsResponse) Reset() {
 	*x = ProductLogsResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3340,7 @@ func (x *ProductLogsResponse) String() string {
 func (*ProductLogsResponse) ProtoMessage() {}
 
 func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[45]
+	mi := &file_api_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3353,7 @@ func (x *ProductLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductLogsResponse.ProtoReflect.Descriptor instead.
 func (*ProductLogsResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProductLogsResponse) GetData() []byte {
@@ -3073,7 +3371,7 @@ type CacheShowRequest struct {
 
 func (x *CacheShowRequest) Reset() {
 	*x = CacheShowRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3383,7 @@ func (x *CacheShowRequest) String() string {
 func (*CacheShowRequest) ProtoMessage() {}
 
 func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[46]
+	mi := &file_api_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3396,7 @@ func (x *CacheShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowRequest.ProtoReflect.Descriptor instead.
 func (*CacheShowRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 type CacheShowResponse struct {
@@ -3110,7 +3408,7 @@ type CacheShowResponse struct {
 
 func (x *CacheShowResponse) Reset() {
 	*x = CacheShowResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3420,7 @@ func (x *CacheShowResponse) String() string {
 func (*CacheShowResponse) ProtoMessage() {}
 
 func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[47]
+	mi := &file_api_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3433,7 @@ func (x *CacheShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheShowResponse.ProtoReflect.Descriptor instead.
 func (*CacheShowResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CacheShowResponse) GetCache() *Cache {
@@ -3153,7 +3451,7 @@ type CacheClearRequest struct {
 
 func (x *CacheClearRequest) Reset() {
 	*x = CacheClearRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3463,7 @@ func (x *CacheClearRequest) String() string {
 func (*CacheClearRequest) ProtoMessage() {}
 
 func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[48]
+	mi := &file_api_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3476,7 @@ func (x *CacheClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearRequest.ProtoReflect.Descriptor instead.
 func (*CacheClearRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 type CacheClearResponse struct {
@@ -3190,7 +3488,7 @@ type CacheClearResponse struct {
 
 func (x *CacheClearResponse) Reset() {
 	*x = CacheClearResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3500,7 @@ func (x *CacheClearResponse) String() string {
 func (*CacheClearResponse) ProtoMessage() {}
 
 func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[49]
+	mi := &file_api_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3513,7 @@ func (x *CacheClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheClearResponse.ProtoReflect.Descriptor instead.
 func (*CacheClearResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CacheClearResponse) GetEntries() uint64 {
@@ -3233,7 +3531,7 @@ type BrakeListRequest struct {
 
 func (x *BrakeListRequest) Reset() {
 	*x = BrakeListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3543,7 @@ func (x *BrakeListRequest) String() string {
 func (*BrakeListRequest) ProtoMessage() {}
 
 func (x *BrakeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[50]
+	mi := &file_api_control_v1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3556,7 @@ func (x *BrakeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeListRequest.ProtoReflect.Descriptor instead.
 func (*BrakeListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{54}
 }
 
 type BrakeListResponse struct {
@@ -3270,7 +3568,7 @@ type BrakeListResponse struct {
 
 func (x *BrakeListResponse) Reset() {
 	*x = BrakeListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3580,7 @@ func (x *BrakeListResponse) String() string {
 func (*BrakeListResponse) ProtoMessage() {}
 
 func (x *BrakeListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[51]
+	mi := &file_api_control_v1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3593,7 @@ func (x *BrakeListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeListResponse.ProtoReflect.Descriptor instead.
 func (*BrakeListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{51}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *BrakeListResponse) GetBraked() []*BrakedProduct {
@@ -3321,7 +3619,7 @@ type BrakedProduct struct {
 
 func (x *BrakedProduct) Reset() {
 	*x = BrakedProduct{}
-	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3631,7 @@ func (x *BrakedProduct) String() string {
 func (*BrakedProduct) ProtoMessage() {}
 
 func (x *BrakedProduct) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[52]
+	mi := &file_api_control_v1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3644,7 @@ func (x *BrakedProduct) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakedProduct.ProtoReflect.Descriptor instead.
 func (*BrakedProduct) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BrakedProduct) GetProduct() string {
@@ -3407,7 +3705,7 @@ type BrakeReleaseRequest struct {
 
 func (x *BrakeReleaseRequest) Reset() {
 	*x = BrakeReleaseRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3717,7 @@ func (x *BrakeReleaseRequest) String() string {
 func (*BrakeReleaseRequest) ProtoMessage() {}
 
 func (x *BrakeReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[53]
+	mi := &file_api_control_v1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3730,7 @@ func (x *BrakeReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeReleaseRequest.ProtoReflect.Descriptor instead.
 func (*BrakeReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{53}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *BrakeReleaseRequest) GetName() string {
@@ -3451,7 +3749,7 @@ type BrakeReleaseResponse struct {
 
 func (x *BrakeReleaseResponse) Reset() {
 	*x = BrakeReleaseResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	mi := &file_api_control_v1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3463,7 +3761,7 @@ func (x *BrakeReleaseResponse) String() string {
 func (*BrakeReleaseResponse) ProtoMessage() {}
 
 func (x *BrakeReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[54]
+	mi := &file_api_control_v1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3476,7 +3774,7 @@ func (x *BrakeReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeReleaseResponse.ProtoReflect.Descriptor instead.
 func (*BrakeReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{54}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *BrakeReleaseResponse) GetProduct() *Product {
@@ -3503,7 +3801,7 @@ type Journal struct {
 
 func (x *Journal) Reset() {
 	*x = Journal{}
-	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	mi := &file_api_control_v1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3813,7 @@ func (x *Journal) String() string {
 func (*Journal) ProtoMessage() {}
 
 func (x *Journal) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[55]
+	mi := &file_api_control_v1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3826,7 @@ func (x *Journal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Journal.ProtoReflect.Descriptor instead.
 func (*Journal) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{55}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Journal) GetDir() string {
@@ -3596,7 +3894,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	mi := &file_api_control_v1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3906,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[56]
+	mi := &file_api_control_v1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3919,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{56}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UnlockRequest) GetToken() string {
@@ -3640,7 +3938,7 @@ type UnlockResponse struct {
 
 func (x *UnlockResponse) Reset() {
 	*x = UnlockResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	mi := &file_api_control_v1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3950,7 @@ func (x *UnlockResponse) String() string {
 func (*UnlockResponse) ProtoMessage() {}
 
 func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[57]
+	mi := &file_api_control_v1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3963,7 @@ func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockResponse.ProtoReflect.Descriptor instead.
 func (*UnlockResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{57}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UnlockResponse) GetGuard() *Guard {
@@ -3683,7 +3981,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[58]
+	mi := &file_api_control_v1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +3993,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[58]
+	mi := &file_api_control_v1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +4006,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{58}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{62}
 }
 
 type LockResponse struct {
@@ -3720,7 +4018,7 @@ type LockResponse struct {
 
 func (x *LockResponse) Reset() {
 	*x = LockResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[59]
+	mi := &file_api_control_v1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3732,7 +4030,7 @@ func (x *LockResponse) String() string {
 func (*LockResponse) ProtoMessage() {}
 
 func (x *LockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[59]
+	mi := &file_api_control_v1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3745,7 +4043,7 @@ func (x *LockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockResponse.ProtoReflect.Descriptor instead.
 func (*LockResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{59}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *LockResponse) GetGuard() *Guard {
@@ -3775,7 +4073,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_api_control_v1_control_proto_msgTypes[60]
+	mi := &file_api_control_v1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4085,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[60]
+	mi := &file_api_control_v1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4098,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{60}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Guard) GetActive() bool {
@@ -3888,7 +4186,7 @@ type RuleListRequest struct {
 
 func (x *RuleListRequest) Reset() {
 	*x = RuleListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[61]
+	mi := &file_api_control_v1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3900,7 +4198,7 @@ func (x *RuleListRequest) String() string {
 func (*RuleListRequest) ProtoMessage() {}
 
 func (x *RuleListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[61]
+	mi := &file_api_control_v1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3913,7 +4211,7 @@ func (x *RuleListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleListRequest.ProtoReflect.Descriptor instead.
 func (*RuleListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{61}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{65}
 }
 
 type RuleListResponse struct {
@@ -3925,7 +4223,7 @@ type RuleListResponse struct {
 
 func (x *RuleListResponse) Reset() {
 	*x = RuleListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[62]
+	mi := &file_api_control_v1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3937,7 +4235,7 @@ func (x *RuleListResponse) String() string {
 func (*RuleListResponse) ProtoMessage() {}
 
 func (x *RuleListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[62]
+	mi := &file_api_control_v1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3950,7 +4248,7 @@ func (x *RuleListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleListResponse.ProtoReflect.Descriptor instead.
 func (*RuleListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{62}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RuleListResponse) GetRules() []*Rule {
@@ -3977,7 +4275,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_control_v1_control_proto_msgTypes[63]
+	mi := &file_api_control_v1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3989,7 +4287,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[63]
+	mi := &file_api_control_v1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4002,7 +4300,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{63}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Rule) GetProduct() string {
@@ -4069,7 +4367,7 @@ type UpdateListRequest struct {
 
 func (x *UpdateListRequest) Reset() {
 	*x = UpdateListRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[64]
+	mi := &file_api_control_v1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4081,7 +4379,7 @@ func (x *UpdateListRequest) String() string {
 func (*UpdateListRequest) ProtoMessage() {}
 
 func (x *UpdateListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[64]
+	mi := &file_api_control_v1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4094,7 +4392,7 @@ func (x *UpdateListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateListRequest.ProtoReflect.Descriptor instead.
 func (*UpdateListRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{64}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{68}
 }
 
 type UpdateListResponse struct {
@@ -4111,7 +4409,7 @@ type UpdateListResponse struct {
 
 func (x *UpdateListResponse) Reset() {
 	*x = UpdateListResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[65]
+	mi := &file_api_control_v1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4421,7 @@ func (x *UpdateListResponse) String() string {
 func (*UpdateListResponse) ProtoMessage() {}
 
 func (x *UpdateListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[65]
+	mi := &file_api_control_v1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4434,7 @@ func (x *UpdateListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateListResponse.ProtoReflect.Descriptor instead.
 func (*UpdateListResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{65}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UpdateListResponse) GetEnabled() bool {
@@ -4193,13 +4491,15 @@ type UpdateStream struct {
 	Problem       string                 `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
 	Update        *Update                `protobuf:"bytes,8,opt,name=update,proto3" json:"update,omitempty"` // on its way, or the newest that ended
 	Offers        []*UpdateOffer         `protobuf:"bytes,9,rep,name=offers,proto3" json:"offers,omitempty"`
+	Overrides     []string               `protobuf:"bytes,10,rep,name=overrides,proto3" json:"overrides,omitempty"` // what the operator wants of this machine alone: paused, pinned, skipped or forced
+	Settings      *UpdateSettings        `protobuf:"bytes,11,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateStream) Reset() {
 	*x = UpdateStream{}
-	mi := &file_api_control_v1_control_proto_msgTypes[66]
+	mi := &file_api_control_v1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4511,7 @@ func (x *UpdateStream) String() string {
 func (*UpdateStream) ProtoMessage() {}
 
 func (x *UpdateStream) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[66]
+	mi := &file_api_control_v1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4524,7 @@ func (x *UpdateStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStream.ProtoReflect.Descriptor instead.
 func (*UpdateStream) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{66}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateStream) GetStream() string {
@@ -4290,27 +4590,137 @@ func (x *UpdateStream) GetOffers() []*UpdateOffer {
 	return nil
 }
 
+func (x *UpdateStream) GetOverrides() []string {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetSettings() *UpdateSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// How the releases of a stream are taken, by the configuration.
+type UpdateSettings struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Watch                int64                  `protobuf:"varint,1,opt,name=watch,proto3" json:"watch,omitempty"` // nanoseconds
+	Defer                int64                  `protobuf:"varint,2,opt,name=defer,proto3" json:"defer,omitempty"`
+	Manual               bool                   `protobuf:"varint,3,opt,name=manual,proto3" json:"manual,omitempty"`
+	Lag                  uint32                 `protobuf:"varint,4,opt,name=lag,proto3" json:"lag,omitempty"`
+	Windows              []string               `protobuf:"bytes,5,rep,name=windows,proto3" json:"windows,omitempty"`
+	UrgentIgnoresWindows bool                   `protobuf:"varint,6,opt,name=urgent_ignores_windows,json=urgentIgnoresWindows,proto3" json:"urgent_ignores_windows,omitempty"`
+	Shadow               int64                  `protobuf:"varint,7,opt,name=shadow,proto3" json:"shadow,omitempty"` // nanoseconds
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *UpdateSettings) Reset() {
+	*x = UpdateSettings{}
+	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSettings) ProtoMessage() {}
+
+func (x *UpdateSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSettings.ProtoReflect.Descriptor instead.
+func (*UpdateSettings) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *UpdateSettings) GetWatch() int64 {
+	if x != nil {
+		return x.Watch
+	}
+	return 0
+}
+
+func (x *UpdateSettings) GetDefer() int64 {
+	if x != nil {
+		return x.Defer
+	}
+	return 0
+}
+
+func (x *UpdateSettings) GetManual() bool {
+	if x != nil {
+		return x.Manual
+	}
+	return false
+}
+
+func (x *UpdateSettings) GetLag() uint32 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *UpdateSettings) GetWindows() []string {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+func (x *UpdateSettings) GetUrgentIgnoresWindows() bool {
+	if x != nil {
+		return x.UrgentIgnoresWindows
+	}
+	return false
+}
+
+func (x *UpdateSettings) GetShadow() int64 {
+	if x != nil {
+		return x.Shadow
+	}
+	return 0
+}
+
 // One release on its way.
 type Update struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // fetch, stage, approve, rehearse, promote, watch, roll_back, committed, refused, rolled_back or superseded
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // fetch, stage, approve, rehearse, shadow, promote, watch, roll_back, committed, refused, rolled_back or superseded
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why it is there, or what it waits for
 	Began         int64                  `protobuf:"varint,4,opt,name=began,proto3" json:"began,omitempty"`  // nanoseconds since the epoch
 	Changed       int64                  `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
-	Until         int64                  `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`      // watch: when that is over
+	Until         int64                  `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`      // shadow, watch: when that is over
 	Release       string                 `protobuf:"bytes,7,opt,name=release,proto3" json:"release,omitempty"`   // the product's release that it becomes
 	Previous      string                 `protobuf:"bytes,8,opt,name=previous,proto3" json:"previous,omitempty"` // and that it replaces
 	Asks          []string               `protobuf:"bytes,9,rep,name=asks,proto3" json:"asks,omitempty"`         // items that are not granted yet
 	Forced        bool                   `protobuf:"varint,10,opt,name=forced,proto3" json:"forced,omitempty"`
 	Rehearsal     *Rehearsal             `protobuf:"bytes,11,opt,name=rehearsal,proto3" json:"rehearsal,omitempty"`
+	Comparison    *Comparison            `protobuf:"bytes,12,opt,name=comparison,proto3" json:"comparison,omitempty"`
+	Fetched       uint64                 `protobuf:"varint,13,opt,name=fetched,proto3" json:"fetched,omitempty"` // fetch: of so many bytes
+	Bytes         uint64                 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_api_control_v1_control_proto_msgTypes[67]
+	mi := &file_api_control_v1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4732,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[67]
+	mi := &file_api_control_v1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4745,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{67}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Update) GetVersion() string {
@@ -4415,6 +4825,136 @@ func (x *Update) GetRehearsal() *Rehearsal {
 	return nil
 }
 
+func (x *Update) GetComparison() *Comparison {
+	if x != nil {
+		return x.Comparison
+	}
+	return nil
+}
+
+func (x *Update) GetFetched() uint64 {
+	if x != nil {
+		return x.Fetched
+	}
+	return 0
+}
+
+func (x *Update) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// What came of comparing the answers of a release that ran beside the one in force with that one's.
+type Comparison struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Began         int64                  `protobuf:"varint,1,opt,name=began,proto3" json:"began,omitempty"`                             // nanoseconds since the epoch
+	Asked         uint64                 `protobuf:"varint,2,opt,name=asked,proto3" json:"asked,omitempty"`                             // questions that it was asked
+	Compared      uint64                 `protobuf:"varint,3,opt,name=compared,proto3" json:"compared,omitempty"`                       // that both answered
+	Missed        uint64                 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`                           // that it did not answer in time
+	Unseen        uint64                 `protobuf:"varint,5,opt,name=unseen,proto3" json:"unseen,omitempty"`                           // questions that the comparison did not see
+	NewDeny       *RehearsalDifferences  `protobuf:"bytes,6,opt,name=new_deny,json=newDeny,proto3" json:"new_deny,omitempty"`           // it denies what the one in force allowed
+	NewAllow      *RehearsalDifferences  `protobuf:"bytes,7,opt,name=new_allow,json=newAllow,proto3" json:"new_allow,omitempty"`        // it allows what the one in force denied
+	LatencyP50    uint64                 `protobuf:"varint,8,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"` // of its answers, nanoseconds
+	LatencyP99    uint64                 `protobuf:"varint,9,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Comparison) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
+}
+
+func (x *Comparison) GetAsked() uint64 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *Comparison) GetCompared() uint64 {
+	if x != nil {
+		return x.Compared
+	}
+	return 0
+}
+
+func (x *Comparison) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *Comparison) GetUnseen() uint64 {
+	if x != nil {
+		return x.Unseen
+	}
+	return 0
+}
+
+func (x *Comparison) GetNewDeny() *RehearsalDifferences {
+	if x != nil {
+		return x.NewDeny
+	}
+	return nil
+}
+
+func (x *Comparison) GetNewAllow() *RehearsalDifferences {
+	if x != nil {
+		return x.NewAllow
+	}
+	return nil
+}
+
+func (x *Comparison) GetLatencyP50() uint64 {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return 0
+}
+
+func (x *Comparison) GetLatencyP99() uint64 {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return 0
+}
+
 // One release that is offered.
 type UpdateOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4429,7 +4969,7 @@ type UpdateOffer struct {
 
 func (x *UpdateOffer) Reset() {
 	*x = UpdateOffer{}
-	mi := &file_api_control_v1_control_proto_msgTypes[68]
+	mi := &file_api_control_v1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4441,7 +4981,7 @@ func (x *UpdateOffer) String() string {
 func (*UpdateOffer) ProtoMessage() {}
 
 func (x *UpdateOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[68]
+	mi := &file_api_control_v1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4454,7 +4994,7 @@ func (x *UpdateOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOffer.ProtoReflect.Descriptor instead.
 func (*UpdateOffer) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{68}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *UpdateOffer) GetVersion() string {
@@ -4500,7 +5040,7 @@ type UpdateCheckRequest struct {
 
 func (x *UpdateCheckRequest) Reset() {
 	*x = UpdateCheckRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[69]
+	mi := &file_api_control_v1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4512,7 +5052,7 @@ func (x *UpdateCheckRequest) String() string {
 func (*UpdateCheckRequest) ProtoMessage() {}
 
 func (x *UpdateCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[69]
+	mi := &file_api_control_v1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4525,7 +5065,7 @@ func (x *UpdateCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCheckRequest.ProtoReflect.Descriptor instead.
 func (*UpdateCheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{69}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{75}
 }
 
 type UpdateCheckResponse struct {
@@ -4536,7 +5076,7 @@ type UpdateCheckResponse struct {
 
 func (x *UpdateCheckResponse) Reset() {
 	*x = UpdateCheckResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[70]
+	mi := &file_api_control_v1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +5088,7 @@ func (x *UpdateCheckResponse) String() string {
 func (*UpdateCheckResponse) ProtoMessage() {}
 
 func (x *UpdateCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[70]
+	mi := &file_api_control_v1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +5101,7 @@ func (x *UpdateCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCheckResponse.ProtoReflect.Descriptor instead.
 func (*UpdateCheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{70}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{76}
 }
 
 type UpdateSetRequest struct {
@@ -4576,7 +5116,7 @@ type UpdateSetRequest struct {
 
 func (x *UpdateSetRequest) Reset() {
 	*x = UpdateSetRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	mi := &file_api_control_v1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4588,7 +5128,7 @@ func (x *UpdateSetRequest) String() string {
 func (*UpdateSetRequest) ProtoMessage() {}
 
 func (x *UpdateSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[71]
+	mi := &file_api_control_v1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4601,7 +5141,7 @@ func (x *UpdateSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSetRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSetRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{71}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateSetRequest) GetStream() string {
@@ -4641,7 +5181,7 @@ type UpdateSetResponse struct {
 
 func (x *UpdateSetResponse) Reset() {
 	*x = UpdateSetResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[72]
+	mi := &file_api_control_v1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4653,7 +5193,7 @@ func (x *UpdateSetResponse) String() string {
 func (*UpdateSetResponse) ProtoMessage() {}
 
 func (x *UpdateSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[72]
+	mi := &file_api_control_v1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4666,7 +5206,7 @@ func (x *UpdateSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSetResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSetResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{72}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UpdateSetResponse) GetStream() *UpdateStream {
@@ -4674,6 +5214,288 @@ func (x *UpdateSetResponse) GetStream() *UpdateStream {
 		return x.Stream
 	}
 	return nil
+}
+
+type UpdatePlanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // as if the release were applied with force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePlanRequest) Reset() {
+	*x = UpdatePlanRequest{}
+	mi := &file_api_control_v1_control_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePlanRequest) ProtoMessage() {}
+
+func (x *UpdatePlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePlanRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePlanRequest) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *UpdatePlanRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *UpdatePlanRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type UpdatePlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // of the release that is on its way, or would be; empty: none
+	Waiting       string                 `protobuf:"bytes,3,opt,name=waiting,proto3" json:"waiting,omitempty"` // why there is none
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`     // where it is; empty: it has not begun
+	Base          string                 `protobuf:"bytes,5,opt,name=base,proto3" json:"base,omitempty"`       // if a delta is fetched: the version that it begins at
+	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`    // of what is fetched
+	Fetched       uint64                 `protobuf:"varint,7,opt,name=fetched,proto3" json:"fetched,omitempty"`
+	Requires      []string               `protobuf:"bytes,8,rep,name=requires,proto3" json:"requires,omitempty"`
+	Waits         []*UpdateWait          `protobuf:"bytes,9,rep,name=waits,proto3" json:"waits,omitempty"`
+	Ahead         []string               `protobuf:"bytes,10,rep,name=ahead,proto3" json:"ahead,omitempty"` // the states that it goes through from here
+	Others        []*UpdateOther         `protobuf:"bytes,11,rep,name=others,proto3" json:"others,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePlanResponse) Reset() {
+	*x = UpdatePlanResponse{}
+	mi := &file_api_control_v1_control_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePlanResponse) ProtoMessage() {}
+
+func (x *UpdatePlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePlanResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePlanResponse) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *UpdatePlanResponse) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *UpdatePlanResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpdatePlanResponse) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+func (x *UpdatePlanResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *UpdatePlanResponse) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *UpdatePlanResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *UpdatePlanResponse) GetFetched() uint64 {
+	if x != nil {
+		return x.Fetched
+	}
+	return 0
+}
+
+func (x *UpdatePlanResponse) GetRequires() []string {
+	if x != nil {
+		return x.Requires
+	}
+	return nil
+}
+
+func (x *UpdatePlanResponse) GetWaits() []*UpdateWait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *UpdatePlanResponse) GetAhead() []string {
+	if x != nil {
+		return x.Ahead
+	}
+	return nil
+}
+
+func (x *UpdatePlanResponse) GetOthers() []*UpdateOther {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// What an update waits for in a state.
+type UpdateWait struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateWait) Reset() {
+	*x = UpdateWait{}
+	mi := &file_api_control_v1_control_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateWait) ProtoMessage() {}
+
+func (x *UpdateWait) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateWait.ProtoReflect.Descriptor instead.
+func (*UpdateWait) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *UpdateWait) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *UpdateWait) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// A release that is offered and not taken.
+type UpdateOther struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateOther) Reset() {
+	*x = UpdateOther{}
+	mi := &file_api_control_v1_control_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateOther) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateOther) ProtoMessage() {}
+
+func (x *UpdateOther) ProtoReflect() protoreflect.Message {
+	mi := &file_api_control_v1_control_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateOther.ProtoReflect.Descriptor instead.
+func (*UpdateOther) Descriptor() ([]byte, []int) {
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *UpdateOther) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *UpdateOther) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type UpdateHistoryRequest struct {
@@ -4685,7 +5507,7 @@ type UpdateHistoryRequest struct {
 
 func (x *UpdateHistoryRequest) Reset() {
 	*x = UpdateHistoryRequest{}
-	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	mi := &file_api_control_v1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4697,7 +5519,7 @@ func (x *UpdateHistoryRequest) String() string {
 func (*UpdateHistoryRequest) ProtoMessage() {}
 
 func (x *UpdateHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[73]
+	mi := &file_api_control_v1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4710,7 +5532,7 @@ func (x *UpdateHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHistoryRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{73}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *UpdateHistoryRequest) GetLimit() uint32 {
@@ -4729,7 +5551,7 @@ type UpdateHistoryResponse struct {
 
 func (x *UpdateHistoryResponse) Reset() {
 	*x = UpdateHistoryResponse{}
-	mi := &file_api_control_v1_control_proto_msgTypes[74]
+	mi := &file_api_control_v1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4741,7 +5563,7 @@ func (x *UpdateHistoryResponse) String() string {
 func (*UpdateHistoryResponse) ProtoMessage() {}
 
 func (x *UpdateHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[74]
+	mi := &file_api_control_v1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4754,7 +5576,7 @@ func (x *UpdateHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHistoryResponse.ProtoReflect.Descriptor instead.
 func (*UpdateHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{74}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *UpdateHistoryResponse) GetMoves() []*UpdateMove {
@@ -4778,7 +5600,7 @@ type UpdateMove struct {
 
 func (x *UpdateMove) Reset() {
 	*x = UpdateMove{}
-	mi := &file_api_control_v1_control_proto_msgTypes[75]
+	mi := &file_api_control_v1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4790,7 +5612,7 @@ func (x *UpdateMove) String() string {
 func (*UpdateMove) ProtoMessage() {}
 
 func (x *UpdateMove) ProtoReflect() protoreflect.Message {
-	mi := &file_api_control_v1_control_proto_msgTypes[75]
+	mi := &file_api_control_v1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4803,7 +5625,7 @@ func (x *UpdateMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMove.ProtoReflect.Descriptor instead.
 func (*UpdateMove) Descriptor() ([]byte, []int) {
-	return file_api_control_v1_control_proto_rawDescGZIP(), []int{75}
+	return file_api_control_v1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *UpdateMove) GetTime() int64 {
@@ -4855,7 +5677,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x1capi/control/v1/control.proto\x12\x11bailey.control.v1\x1a\x1capi/product/v1/product.proto\"\x1f\n" +
 	"\tErrorHint\x12\x12\n" +
 	"\x04hint\x18\x01 \x01(\tR\x04hint\"\x0f\n" +
-	"\rStatusRequest\"\x95\x05\n" +
+	"\rStatusRequest\"\xc2\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x10\n" +
@@ -4873,8 +5695,30 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x06health\x18\r \x03(\v2\x1e.bailey.control.v1.HealthEntryR\x06health\x12\x14\n" +
 	"\x05watch\x18\x0e \x03(\tR\x05watch\x121\n" +
 	"\x06keeper\x18\x14 \x01(\v2\x19.bailey.control.v1.KeeperR\x06keeper\x124\n" +
-	"\ajournal\x18\x15 \x01(\v2\x1a.bailey.control.v1.JournalR\ajournal\x12.\n" +
-	"\x05guard\x18\x1e \x01(\v2\x18.bailey.control.v1.GuardR\x05guard\"\x95\x02\n" +
+	"\ajournal\x18\x15 \x01(\v2\x1a.bailey.control.v1.JournalR\ajournal\x12+\n" +
+	"\x04boot\x18\x16 \x01(\v2\x17.bailey.control.v1.BootR\x04boot\x12.\n" +
+	"\x05guard\x18\x1e \x01(\v2\x18.bailey.control.v1.GuardR\x05guard\"\xd0\x02\n" +
+	"\x04Boot\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\tR\x04safe\x12\x14\n" +
+	"\x05leave\x18\x02 \x01(\tR\x05leave\x12\x18\n" +
+	"\aunclean\x18\x03 \x01(\rR\aunclean\x12\x1d\n" +
+	"\n" +
+	"safe_after\x18\x04 \x01(\rR\tsafeAfter\x12\x12\n" +
+	"\x04good\x18\x05 \x01(\bR\x04good\x12/\n" +
+	"\x04back\x18\x06 \x03(\v2\x1b.bailey.control.v1.BootBackR\x04back\x12B\n" +
+	"\tlast_good\x18\a \x03(\v2%.bailey.control.v1.Boot.LastGoodEntryR\blastGood\x12\x1f\n" +
+	"\vsensors_off\x18\b \x01(\tR\n" +
+	"sensorsOff\x1a;\n" +
+	"\rLastGoodEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
+	"\bBootBack\x12\x18\n" +
+	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"\x11\n" +
+	"\x0fBootGoodRequest\"?\n" +
+	"\x10BootGoodResponse\x12+\n" +
+	"\x04boot\x18\x01 \x01(\v2\x17.bailey.control.v1.BootR\x04boot\"\x95\x02\n" +
 	"\x06Keeper\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\x04R\astarted\x12\x1c\n" +
@@ -5017,7 +5861,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x11RehearsalProgress\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\rR\x04done\x12\x0e\n" +
-	"\x02of\x18\x03 \x01(\rR\x02of\"\xd3\x05\n" +
+	"\x02of\x18\x03 \x01(\rR\x02of\"\xa9\x06\n" +
 	"\tRehearsal\x12\x18\n" +
 	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\tR\arelease\x12\x1c\n" +
@@ -5046,19 +5890,25 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x03cpu\x18\x15 \x01(\x04R\x03cpu\x12\x16\n" +
 	"\x06memory\x18\x16 \x01(\x04R\x06memory\x12!\n" +
 	"\fmemory_limit\x18\x17 \x01(\x04R\vmemoryLimit\x12\x10\n" +
-	"\x03log\x18\x18 \x01(\tR\x03log\"\xa8\x01\n" +
+	"\x03log\x18\x18 \x01(\tR\x03log\x12\x16\n" +
+	"\x06corpus\x18\x19 \x01(\rR\x06corpus\x12\x16\n" +
+	"\x06absent\x18\x1a \x01(\rR\x06absent\x12\x12\n" +
+	"\x04good\x18\x1b \x01(\rR\x04good\x12\x10\n" +
+	"\x03own\x18\x1c \x01(\rR\x03own\"\xbc\x01\n" +
 	"\x14RehearsalDifferences\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\rR\x05files\x12\x1a\n" +
 	"\bcritical\x18\x02 \x01(\rR\bcritical\x12\x1a\n" +
 	"\bpackaged\x18\x03 \x01(\rR\bpackaged\x12B\n" +
-	"\bexamples\x18\x04 \x03(\v2&.bailey.control.v1.RehearsalDifferenceR\bexamples\"\x9f\x01\n" +
+	"\bexamples\x18\x04 \x03(\v2&.bailey.control.v1.RehearsalDifferenceR\bexamples\x12\x12\n" +
+	"\x04good\x18\x05 \x01(\rR\x04good\"\xb7\x01\n" +
 	"\x13RehearsalDifference\x12\x14\n" +
 	"\x05asked\x18\x01 \x01(\tR\x05asked\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\tR\x06before\x12\x1a\n" +
 	"\bcritical\x18\x05 \x01(\bR\bcritical\x12\x1a\n" +
-	"\bpackaged\x18\x06 \x01(\bR\bpackaged\"\x14\n" +
+	"\bpackaged\x18\x06 \x01(\bR\bpackaged\x12\x16\n" +
+	"\x06source\x18\a \x01(\tR\x06source\"\x14\n" +
 	"\x12ProductListRequest\"M\n" +
 	"\x13ProductListResponse\x126\n" +
 	"\bproducts\x18\x01 \x03(\v2\x1a.bailey.control.v1.ProductR\bproducts\"(\n" +
@@ -5173,7 +6023,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x05tried\x18\x03 \x01(\x03R\x05tried\x12\x18\n" +
 	"\aproblem\x18\x04 \x01(\tR\aproblem\x12\x18\n" +
 	"\aexpires\x18\x05 \x01(\x03R\aexpires\x129\n" +
-	"\astreams\x18\x06 \x03(\v2\x1f.bailey.control.v1.UpdateStreamR\astreams\"\xab\x02\n" +
+	"\astreams\x18\x06 \x03(\v2\x1f.bailey.control.v1.UpdateStreamR\astreams\"\x88\x03\n" +
 	"\fUpdateStream\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1c\n" +
 	"\tinstalled\x18\x02 \x01(\tR\tinstalled\x12\x18\n" +
@@ -5183,7 +6033,18 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x06frozen\x18\x06 \x01(\tR\x06frozen\x12\x18\n" +
 	"\aproblem\x18\a \x01(\tR\aproblem\x121\n" +
 	"\x06update\x18\b \x01(\v2\x19.bailey.control.v1.UpdateR\x06update\x126\n" +
-	"\x06offers\x18\t \x03(\v2\x1e.bailey.control.v1.UpdateOfferR\x06offers\"\xb4\x02\n" +
+	"\x06offers\x18\t \x03(\v2\x1e.bailey.control.v1.UpdateOfferR\x06offers\x12\x1c\n" +
+	"\toverrides\x18\n" +
+	" \x03(\tR\toverrides\x12=\n" +
+	"\bsettings\x18\v \x01(\v2!.bailey.control.v1.UpdateSettingsR\bsettings\"\xce\x01\n" +
+	"\x0eUpdateSettings\x12\x14\n" +
+	"\x05watch\x18\x01 \x01(\x03R\x05watch\x12\x14\n" +
+	"\x05defer\x18\x02 \x01(\x03R\x05defer\x12\x16\n" +
+	"\x06manual\x18\x03 \x01(\bR\x06manual\x12\x10\n" +
+	"\x03lag\x18\x04 \x01(\rR\x03lag\x12\x18\n" +
+	"\awindows\x18\x05 \x03(\tR\awindows\x124\n" +
+	"\x16urgent_ignores_windows\x18\x06 \x01(\bR\x14urgentIgnoresWindows\x12\x16\n" +
+	"\x06shadow\x18\a \x01(\x03R\x06shadow\"\xa3\x03\n" +
 	"\x06Update\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -5196,7 +6057,25 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\x04asks\x18\t \x03(\tR\x04asks\x12\x16\n" +
 	"\x06forced\x18\n" +
 	" \x01(\bR\x06forced\x12:\n" +
-	"\trehearsal\x18\v \x01(\v2\x1c.bailey.control.v1.RehearsalR\trehearsal\"\x7f\n" +
+	"\trehearsal\x18\v \x01(\v2\x1c.bailey.control.v1.RehearsalR\trehearsal\x12=\n" +
+	"\n" +
+	"comparison\x18\f \x01(\v2\x1d.bailey.control.v1.ComparisonR\n" +
+	"comparison\x12\x18\n" +
+	"\afetched\x18\r \x01(\x04R\afetched\x12\x14\n" +
+	"\x05bytes\x18\x0e \x01(\x04R\x05bytes\"\xd0\x02\n" +
+	"\n" +
+	"Comparison\x12\x14\n" +
+	"\x05began\x18\x01 \x01(\x03R\x05began\x12\x14\n" +
+	"\x05asked\x18\x02 \x01(\x04R\x05asked\x12\x1a\n" +
+	"\bcompared\x18\x03 \x01(\x04R\bcompared\x12\x16\n" +
+	"\x06missed\x18\x04 \x01(\x04R\x06missed\x12\x16\n" +
+	"\x06unseen\x18\x05 \x01(\x04R\x06unseen\x12B\n" +
+	"\bnew_deny\x18\x06 \x01(\v2'.bailey.control.v1.RehearsalDifferencesR\anewDeny\x12D\n" +
+	"\tnew_allow\x18\a \x01(\v2'.bailey.control.v1.RehearsalDifferencesR\bnewAllow\x12\x1f\n" +
+	"\vlatency_p50\x18\b \x01(\x04R\n" +
+	"latencyP50\x12\x1f\n" +
+	"\vlatency_p99\x18\t \x01(\x04R\n" +
+	"latencyP99\"\x7f\n" +
 	"\vUpdateOffer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aurgency\x18\x02 \x01(\tR\aurgency\x12\x14\n" +
@@ -5211,7 +6090,30 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05force\"L\n" +
 	"\x11UpdateSetResponse\x127\n" +
-	"\x06stream\x18\x01 \x01(\v2\x1f.bailey.control.v1.UpdateStreamR\x06stream\",\n" +
+	"\x06stream\x18\x01 \x01(\v2\x1f.bailey.control.v1.UpdateStreamR\x06stream\"A\n" +
+	"\x11UpdatePlanRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\xd9\x02\n" +
+	"\x12UpdatePlanResponse\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\tR\awaiting\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x12\n" +
+	"\x04base\x18\x05 \x01(\tR\x04base\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\afetched\x18\a \x01(\x04R\afetched\x12\x1a\n" +
+	"\brequires\x18\b \x03(\tR\brequires\x123\n" +
+	"\x05waits\x18\t \x03(\v2\x1d.bailey.control.v1.UpdateWaitR\x05waits\x12\x14\n" +
+	"\x05ahead\x18\n" +
+	" \x03(\tR\x05ahead\x126\n" +
+	"\x06others\x18\v \x03(\v2\x1e.bailey.control.v1.UpdateOtherR\x06others\":\n" +
+	"\n" +
+	"UpdateWait\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
+	"\vUpdateOther\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\",\n" +
 	"\x14UpdateHistoryRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\"L\n" +
 	"\x15UpdateHistoryResponse\x123\n" +
@@ -5223,7 +6125,7 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x05 \x01(\tR\x02to\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason2\xa5\x14\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason2\xd5\x15\n" +
 	"\x0eControlService\x12M\n" +
 	"\x06Status\x12 .bailey.control.v1.StatusRequest\x1a!.bailey.control.v1.StatusResponse\x12M\n" +
 	"\x06Health\x12 .bailey.control.v1.HealthRequest\x1a!.bailey.control.v1.HealthResponse\x12O\n" +
@@ -5254,8 +6156,11 @@ const file_api_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"UpdateList\x12$.bailey.control.v1.UpdateListRequest\x1a%.bailey.control.v1.UpdateListResponse\x12\\\n" +
 	"\vUpdateCheck\x12%.bailey.control.v1.UpdateCheckRequest\x1a&.bailey.control.v1.UpdateCheckResponse\x12V\n" +
-	"\tUpdateSet\x12#.bailey.control.v1.UpdateSetRequest\x1a$.bailey.control.v1.UpdateSetResponse\x12b\n" +
-	"\rUpdateHistory\x12'.bailey.control.v1.UpdateHistoryRequest\x1a(.bailey.control.v1.UpdateHistoryResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
+	"\tUpdateSet\x12#.bailey.control.v1.UpdateSetRequest\x1a$.bailey.control.v1.UpdateSetResponse\x12Y\n" +
+	"\n" +
+	"UpdatePlan\x12$.bailey.control.v1.UpdatePlanRequest\x1a%.bailey.control.v1.UpdatePlanResponse\x12b\n" +
+	"\rUpdateHistory\x12'.bailey.control.v1.UpdateHistoryRequest\x1a(.bailey.control.v1.UpdateHistoryResponse\x12S\n" +
+	"\bBootGood\x12\".bailey.control.v1.BootGoodRequest\x1a#.bailey.control.v1.BootGoodResponseB!Z\x1fbailey/api/control/v1;controlv1b\x06proto3"
 
 var (
 	file_api_control_v1_control_proto_rawDescOnce sync.Once
@@ -5269,199 +6174,224 @@ func file_api_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_control_v1_control_proto_rawDescData
 }
 
-var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_api_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_api_control_v1_control_proto_goTypes = []any{
 	(*ErrorHint)(nil),               // 0: bailey.control.v1.ErrorHint
 	(*StatusRequest)(nil),           // 1: bailey.control.v1.StatusRequest
 	(*StatusResponse)(nil),          // 2: bailey.control.v1.StatusResponse
-	(*Keeper)(nil),                  // 3: bailey.control.v1.Keeper
-	(*AgentUpgradeRequest)(nil),     // 4: bailey.control.v1.AgentUpgradeRequest
-	(*AgentUpgradeResponse)(nil),    // 5: bailey.control.v1.AgentUpgradeResponse
-	(*Questions)(nil),               // 6: bailey.control.v1.Questions
-	(*Cache)(nil),                   // 7: bailey.control.v1.Cache
-	(*Sensor)(nil),                  // 8: bailey.control.v1.Sensor
-	(*HealthEntry)(nil),             // 9: bailey.control.v1.HealthEntry
-	(*HealthRequest)(nil),           // 10: bailey.control.v1.HealthRequest
-	(*HealthResponse)(nil),          // 11: bailey.control.v1.HealthResponse
-	(*EventsRequest)(nil),           // 12: bailey.control.v1.EventsRequest
-	(*EventsResponse)(nil),          // 13: bailey.control.v1.EventsResponse
-	(*Product)(nil),                 // 14: bailey.control.v1.Product
-	(*ProductCounters)(nil),         // 15: bailey.control.v1.ProductCounters
-	(*ProductPlanRequest)(nil),      // 16: bailey.control.v1.ProductPlanRequest
-	(*ProductPlanResponse)(nil),     // 17: bailey.control.v1.ProductPlanResponse
-	(*ProductInstallRequest)(nil),   // 18: bailey.control.v1.ProductInstallRequest
-	(*ProductInstallResponse)(nil),  // 19: bailey.control.v1.ProductInstallResponse
-	(*ProductRehearseRequest)(nil),  // 20: bailey.control.v1.ProductRehearseRequest
-	(*ProductRehearseResponse)(nil), // 21: bailey.control.v1.ProductRehearseResponse
-	(*RehearsalProgress)(nil),       // 22: bailey.control.v1.RehearsalProgress
-	(*Rehearsal)(nil),               // 23: bailey.control.v1.Rehearsal
-	(*RehearsalDifferences)(nil),    // 24: bailey.control.v1.RehearsalDifferences
-	(*RehearsalDifference)(nil),     // 25: bailey.control.v1.RehearsalDifference
-	(*ProductListRequest)(nil),      // 26: bailey.control.v1.ProductListRequest
-	(*ProductListResponse)(nil),     // 27: bailey.control.v1.ProductListResponse
-	(*ProductShowRequest)(nil),      // 28: bailey.control.v1.ProductShowRequest
-	(*ProductShowResponse)(nil),     // 29: bailey.control.v1.ProductShowResponse
-	(*ProductStartRequest)(nil),     // 30: bailey.control.v1.ProductStartRequest
-	(*ProductStartResponse)(nil),    // 31: bailey.control.v1.ProductStartResponse
-	(*ProductStopRequest)(nil),      // 32: bailey.control.v1.ProductStopRequest
-	(*ProductStopResponse)(nil),     // 33: bailey.control.v1.ProductStopResponse
-	(*ProductRestartRequest)(nil),   // 34: bailey.control.v1.ProductRestartRequest
-	(*ProductRestartResponse)(nil),  // 35: bailey.control.v1.ProductRestartResponse
-	(*ProductRemoveRequest)(nil),    // 36: bailey.control.v1.ProductRemoveRequest
-	(*ProductRemoveResponse)(nil),   // 37: bailey.control.v1.ProductRemoveResponse
-	(*ProductGrantRequest)(nil),     // 38: bailey.control.v1.ProductGrantRequest
-	(*ProductGrantResponse)(nil),    // 39: bailey.control.v1.ProductGrantResponse
-	(*ProductRevokeRequest)(nil),    // 40: bailey.control.v1.ProductRevokeRequest
-	(*ProductRevokeResponse)(nil),   // 41: bailey.control.v1.ProductRevokeResponse
-	(*ProductSetRequest)(nil),       // 42: bailey.control.v1.ProductSetRequest
-	(*ProductSetResponse)(nil),      // 43: bailey.control.v1.ProductSetResponse
-	(*ProductLogsRequest)(nil),      // 44: bailey.control.v1.ProductLogsRequest
-	(*ProductLogsResponse)(nil),     // 45: bailey.control.v1.ProductLogsResponse
-	(*CacheShowRequest)(nil),        // 46: bailey.control.v1.CacheShowRequest
-	(*CacheShowResponse)(nil),       // 47: bailey.control.v1.CacheShowResponse
-	(*CacheClearRequest)(nil),       // 48: bailey.control.v1.CacheClearRequest
-	(*CacheClearResponse)(nil),      // 49: bailey.control.v1.CacheClearResponse
-	(*BrakeListRequest)(nil),        // 50: bailey.control.v1.BrakeListRequest
-	(*BrakeListResponse)(nil),       // 51: bailey.control.v1.BrakeListResponse
-	(*BrakedProduct)(nil),           // 52: bailey.control.v1.BrakedProduct
-	(*BrakeReleaseRequest)(nil),     // 53: bailey.control.v1.BrakeReleaseRequest
-	(*BrakeReleaseResponse)(nil),    // 54: bailey.control.v1.BrakeReleaseResponse
-	(*Journal)(nil),                 // 55: bailey.control.v1.Journal
-	(*UnlockRequest)(nil),           // 56: bailey.control.v1.UnlockRequest
-	(*UnlockResponse)(nil),          // 57: bailey.control.v1.UnlockResponse
-	(*LockRequest)(nil),             // 58: bailey.control.v1.LockRequest
-	(*LockResponse)(nil),            // 59: bailey.control.v1.LockResponse
-	(*Guard)(nil),                   // 60: bailey.control.v1.Guard
-	(*RuleListRequest)(nil),         // 61: bailey.control.v1.RuleListRequest
-	(*RuleListResponse)(nil),        // 62: bailey.control.v1.RuleListResponse
-	(*Rule)(nil),                    // 63: bailey.control.v1.Rule
-	(*UpdateListRequest)(nil),       // 64: bailey.control.v1.UpdateListRequest
-	(*UpdateListResponse)(nil),      // 65: bailey.control.v1.UpdateListResponse
-	(*UpdateStream)(nil),            // 66: bailey.control.v1.UpdateStream
-	(*Update)(nil),                  // 67: bailey.control.v1.Update
-	(*UpdateOffer)(nil),             // 68: bailey.control.v1.UpdateOffer
-	(*UpdateCheckRequest)(nil),      // 69: bailey.control.v1.UpdateCheckRequest
-	(*UpdateCheckResponse)(nil),     // 70: bailey.control.v1.UpdateCheckResponse
-	(*UpdateSetRequest)(nil),        // 71: bailey.control.v1.UpdateSetRequest
-	(*UpdateSetResponse)(nil),       // 72: bailey.control.v1.UpdateSetResponse
-	(*UpdateHistoryRequest)(nil),    // 73: bailey.control.v1.UpdateHistoryRequest
-	(*UpdateHistoryResponse)(nil),   // 74: bailey.control.v1.UpdateHistoryResponse
-	(*UpdateMove)(nil),              // 75: bailey.control.v1.UpdateMove
-	nil,                             // 76: bailey.control.v1.Questions.ByReasonEntry
-	nil,                             // 77: bailey.control.v1.Questions.ByKindEntry
-	nil,                             // 78: bailey.control.v1.Cache.ClearedEntry
-	nil,                             // 79: bailey.control.v1.Sensor.CountersEntry
-	nil,                             // 80: bailey.control.v1.Product.SettingsEntry
-	nil,                             // 81: bailey.control.v1.ProductSetRequest.SettingsEntry
-	(*v1.Event)(nil),                // 82: bailey.product.v1.Event
-	(*v1.Process)(nil),              // 83: bailey.product.v1.Process
+	(*Boot)(nil),                    // 3: bailey.control.v1.Boot
+	(*BootBack)(nil),                // 4: bailey.control.v1.BootBack
+	(*BootGoodRequest)(nil),         // 5: bailey.control.v1.BootGoodRequest
+	(*BootGoodResponse)(nil),        // 6: bailey.control.v1.BootGoodResponse
+	(*Keeper)(nil),                  // 7: bailey.control.v1.Keeper
+	(*AgentUpgradeRequest)(nil),     // 8: bailey.control.v1.AgentUpgradeRequest
+	(*AgentUpgradeResponse)(nil),    // 9: bailey.control.v1.AgentUpgradeResponse
+	(*Questions)(nil),               // 10: bailey.control.v1.Questions
+	(*Cache)(nil),                   // 11: bailey.control.v1.Cache
+	(*Sensor)(nil),                  // 12: bailey.control.v1.Sensor
+	(*HealthEntry)(nil),             // 13: bailey.control.v1.HealthEntry
+	(*HealthRequest)(nil),           // 14: bailey.control.v1.HealthRequest
+	(*HealthResponse)(nil),          // 15: bailey.control.v1.HealthResponse
+	(*EventsRequest)(nil),           // 16: bailey.control.v1.EventsRequest
+	(*EventsResponse)(nil),          // 17: bailey.control.v1.EventsResponse
+	(*Product)(nil),                 // 18: bailey.control.v1.Product
+	(*ProductCounters)(nil),         // 19: bailey.control.v1.ProductCounters
+	(*ProductPlanRequest)(nil),      // 20: bailey.control.v1.ProductPlanRequest
+	(*ProductPlanResponse)(nil),     // 21: bailey.control.v1.ProductPlanResponse
+	(*ProductInstallRequest)(nil),   // 22: bailey.control.v1.ProductInstallRequest
+	(*ProductInstallResponse)(nil),  // 23: bailey.control.v1.ProductInstallResponse
+	(*ProductRehearseRequest)(nil),  // 24: bailey.control.v1.ProductRehearseRequest
+	(*ProductRehearseResponse)(nil), // 25: bailey.control.v1.ProductRehearseResponse
+	(*RehearsalProgress)(nil),       // 26: bailey.control.v1.RehearsalProgress
+	(*Rehearsal)(nil),               // 27: bailey.control.v1.Rehearsal
+	(*RehearsalDifferences)(nil),    // 28: bailey.control.v1.RehearsalDifferences
+	(*RehearsalDifference)(nil),     // 29: bailey.control.v1.RehearsalDifference
+	(*ProductListRequest)(nil),      // 30: bailey.control.v1.ProductListRequest
+	(*ProductListResponse)(nil),     // 31: bailey.control.v1.ProductListResponse
+	(*ProductShowRequest)(nil),      // 32: bailey.control.v1.ProductShowRequest
+	(*ProductShowResponse)(nil),     // 33: bailey.control.v1.ProductShowResponse
+	(*ProductStartRequest)(nil),     // 34: bailey.control.v1.ProductStartRequest
+	(*ProductStartResponse)(nil),    // 35: bailey.control.v1.ProductStartResponse
+	(*ProductStopRequest)(nil),      // 36: bailey.control.v1.ProductStopRequest
+	(*ProductStopResponse)(nil),     // 37: bailey.control.v1.ProductStopResponse
+	(*ProductRestartRequest)(nil),   // 38: bailey.control.v1.ProductRestartRequest
+	(*ProductRestartResponse)(nil),  // 39: bailey.control.v1.ProductRestartResponse
+	(*ProductRemoveRequest)(nil),    // 40: bailey.control.v1.ProductRemoveRequest
+	(*ProductRemoveResponse)(nil),   // 41: bailey.control.v1.ProductRemoveResponse
+	(*ProductGrantRequest)(nil),     // 42: bailey.control.v1.ProductGrantRequest
+	(*ProductGrantResponse)(nil),    // 43: bailey.control.v1.ProductGrantResponse
+	(*ProductRevokeRequest)(nil),    // 44: bailey.control.v1.ProductRevokeRequest
+	(*ProductRevokeResponse)(nil),   // 45: bailey.control.v1.ProductRevokeResponse
+	(*ProductSetRequest)(nil),       // 46: bailey.control.v1.ProductSetRequest
+	(*ProductSetResponse)(nil),      // 47: bailey.control.v1.ProductSetResponse
+	(*ProductLogsRequest)(nil),      // 48: bailey.control.v1.ProductLogsRequest
+	(*ProductLogsResponse)(nil),     // 49: bailey.control.v1.ProductLogsResponse
+	(*CacheShowRequest)(nil),        // 50: bailey.control.v1.CacheShowRequest
+	(*CacheShowResponse)(nil),       // 51: bailey.control.v1.CacheShowResponse
+	(*CacheClearRequest)(nil),       // 52: bailey.control.v1.CacheClearRequest
+	(*CacheClearResponse)(nil),      // 53: bailey.control.v1.CacheClearResponse
+	(*BrakeListRequest)(nil),        // 54: bailey.control.v1.BrakeListRequest
+	(*BrakeListResponse)(nil),       // 55: bailey.control.v1.BrakeListResponse
+	(*BrakedProduct)(nil),           // 56: bailey.control.v1.BrakedProduct
+	(*BrakeReleaseRequest)(nil),     // 57: bailey.control.v1.BrakeReleaseRequest
+	(*BrakeReleaseResponse)(nil),    // 58: bailey.control.v1.BrakeReleaseResponse
+	(*Journal)(nil),                 // 59: bailey.control.v1.Journal
+	(*UnlockRequest)(nil),           // 60: bailey.control.v1.UnlockRequest
+	(*UnlockResponse)(nil),          // 61: bailey.control.v1.UnlockResponse
+	(*LockRequest)(nil),             // 62: bailey.control.v1.LockRequest
+	(*LockResponse)(nil),            // 63: bailey.control.v1.LockResponse
+	(*Guard)(nil),                   // 64: bailey.control.v1.Guard
+	(*RuleListRequest)(nil),         // 65: bailey.control.v1.RuleListRequest
+	(*RuleListResponse)(nil),        // 66: bailey.control.v1.RuleListResponse
+	(*Rule)(nil),                    // 67: bailey.control.v1.Rule
+	(*UpdateListRequest)(nil),       // 68: bailey.control.v1.UpdateListRequest
+	(*UpdateListResponse)(nil),      // 69: bailey.control.v1.UpdateListResponse
+	(*UpdateStream)(nil),            // 70: bailey.control.v1.UpdateStream
+	(*UpdateSettings)(nil),          // 71: bailey.control.v1.UpdateSettings
+	(*Update)(nil),                  // 72: bailey.control.v1.Update
+	(*Comparison)(nil),              // 73: bailey.control.v1.Comparison
+	(*UpdateOffer)(nil),             // 74: bailey.control.v1.UpdateOffer
+	(*UpdateCheckRequest)(nil),      // 75: bailey.control.v1.UpdateCheckRequest
+	(*UpdateCheckResponse)(nil),     // 76: bailey.control.v1.UpdateCheckResponse
+	(*UpdateSetRequest)(nil),        // 77: bailey.control.v1.UpdateSetRequest
+	(*UpdateSetResponse)(nil),       // 78: bailey.control.v1.UpdateSetResponse
+	(*UpdatePlanRequest)(nil),       // 79: bailey.control.v1.UpdatePlanRequest
+	(*UpdatePlanResponse)(nil),      // 80: bailey.control.v1.UpdatePlanResponse
+	(*UpdateWait)(nil),              // 81: bailey.control.v1.UpdateWait
+	(*UpdateOther)(nil),             // 82: bailey.control.v1.UpdateOther
+	(*UpdateHistoryRequest)(nil),    // 83: bailey.control.v1.UpdateHistoryRequest
+	(*UpdateHistoryResponse)(nil),   // 84: bailey.control.v1.UpdateHistoryResponse
+	(*UpdateMove)(nil),              // 85: bailey.control.v1.UpdateMove
+	nil,                             // 86: bailey.control.v1.Boot.LastGoodEntry
+	nil,                             // 87: bailey.control.v1.Questions.ByReasonEntry
+	nil,                             // 88: bailey.control.v1.Questions.ByKindEntry
+	nil,                             // 89: bailey.control.v1.Cache.ClearedEntry
+	nil,                             // 90: bailey.control.v1.Sensor.CountersEntry
+	nil,                             // 91: bailey.control.v1.Product.SettingsEntry
+	nil,                             // 92: bailey.control.v1.ProductSetRequest.SettingsEntry
+	(*v1.Event)(nil),                // 93: bailey.product.v1.Event
+	(*v1.Process)(nil),              // 94: bailey.product.v1.Process
 }
 var file_api_control_v1_control_proto_depIdxs = []int32{
-	6,  // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
-	7,  // 1: bailey.control.v1.StatusResponse.cache:type_name -> bailey.control.v1.Cache
-	14, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
-	8,  // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
-	9,  // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
-	3,  // 5: bailey.control.v1.StatusResponse.keeper:type_name -> bailey.control.v1.Keeper
-	55, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
-	60, // 7: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
-	76, // 8: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
-	77, // 9: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
-	78, // 10: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
-	79, // 11: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
-	9,  // 12: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
-	82, // 13: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
-	83, // 14: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
-	80, // 15: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
-	15, // 16: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
-	14, // 17: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
-	22, // 18: bailey.control.v1.ProductRehearseResponse.progress:type_name -> bailey.control.v1.RehearsalProgress
-	23, // 19: bailey.control.v1.ProductRehearseResponse.report:type_name -> bailey.control.v1.Rehearsal
-	24, // 20: bailey.control.v1.Rehearsal.new_deny:type_name -> bailey.control.v1.RehearsalDifferences
-	24, // 21: bailey.control.v1.Rehearsal.new_allow:type_name -> bailey.control.v1.RehearsalDifferences
-	25, // 22: bailey.control.v1.RehearsalDifferences.examples:type_name -> bailey.control.v1.RehearsalDifference
-	14, // 23: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
-	14, // 24: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
-	14, // 25: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
-	14, // 26: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
-	14, // 27: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
-	14, // 28: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
-	14, // 29: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
-	81, // 30: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
-	14, // 31: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
-	7,  // 32: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
-	52, // 33: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
-	14, // 34: bailey.control.v1.BrakeReleaseResponse.product:type_name -> bailey.control.v1.Product
-	60, // 35: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
-	60, // 36: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
-	63, // 37: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
-	66, // 38: bailey.control.v1.UpdateListResponse.streams:type_name -> bailey.control.v1.UpdateStream
-	67, // 39: bailey.control.v1.UpdateStream.update:type_name -> bailey.control.v1.Update
-	68, // 40: bailey.control.v1.UpdateStream.offers:type_name -> bailey.control.v1.UpdateOffer
-	23, // 41: bailey.control.v1.Update.rehearsal:type_name -> bailey.control.v1.Rehearsal
-	66, // 42: bailey.control.v1.UpdateSetResponse.stream:type_name -> bailey.control.v1.UpdateStream
-	75, // 43: bailey.control.v1.UpdateHistoryResponse.moves:type_name -> bailey.control.v1.UpdateMove
-	1,  // 44: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
-	10, // 45: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
-	12, // 46: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
-	16, // 47: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
-	18, // 48: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
-	20, // 49: bailey.control.v1.ControlService.ProductRehearse:input_type -> bailey.control.v1.ProductRehearseRequest
-	26, // 50: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
-	28, // 51: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
-	30, // 52: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
-	32, // 53: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
-	34, // 54: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
-	36, // 55: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
-	38, // 56: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
-	40, // 57: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
-	42, // 58: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
-	44, // 59: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
-	46, // 60: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
-	48, // 61: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
-	4,  // 62: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
-	50, // 63: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
-	53, // 64: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
-	56, // 65: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
-	58, // 66: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
-	61, // 67: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
-	64, // 68: bailey.control.v1.ControlService.UpdateList:input_type -> bailey.control.v1.UpdateListRequest
-	69, // 69: bailey.control.v1.ControlService.UpdateCheck:input_type -> bailey.control.v1.UpdateCheckRequest
-	71, // 70: bailey.control.v1.ControlService.UpdateSet:input_type -> bailey.control.v1.UpdateSetRequest
-	73, // 71: bailey.control.v1.ControlService.UpdateHistory:input_type -> bailey.control.v1.UpdateHistoryRequest
-	2,  // 72: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
-	11, // 73: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
-	13, // 74: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
-	17, // 75: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
-	19, // 76: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
-	21, // 77: bailey.control.v1.ControlService.ProductRehearse:output_type -> bailey.control.v1.ProductRehearseResponse
-	27, // 78: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
-	29, // 79: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
-	31, // 80: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
-	33, // 81: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
-	35, // 82: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
-	37, // 83: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
-	39, // 84: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
-	41, // 85: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
-	43, // 86: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
-	45, // 87: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
-	47, // 88: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
-	49, // 89: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
-	5,  // 90: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
-	51, // 91: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
-	54, // 92: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
-	57, // 93: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
-	59, // 94: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
-	62, // 95: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
-	65, // 96: bailey.control.v1.ControlService.UpdateList:output_type -> bailey.control.v1.UpdateListResponse
-	70, // 97: bailey.control.v1.ControlService.UpdateCheck:output_type -> bailey.control.v1.UpdateCheckResponse
-	72, // 98: bailey.control.v1.ControlService.UpdateSet:output_type -> bailey.control.v1.UpdateSetResponse
-	74, // 99: bailey.control.v1.ControlService.UpdateHistory:output_type -> bailey.control.v1.UpdateHistoryResponse
-	72, // [72:100] is the sub-list for method output_type
-	44, // [44:72] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	10, // 0: bailey.control.v1.StatusResponse.questions:type_name -> bailey.control.v1.Questions
+	11, // 1: bailey.control.v1.StatusResponse.cache:type_name -> bailey.control.v1.Cache
+	18, // 2: bailey.control.v1.StatusResponse.products:type_name -> bailey.control.v1.Product
+	12, // 3: bailey.control.v1.StatusResponse.sensors:type_name -> bailey.control.v1.Sensor
+	13, // 4: bailey.control.v1.StatusResponse.health:type_name -> bailey.control.v1.HealthEntry
+	7,  // 5: bailey.control.v1.StatusResponse.keeper:type_name -> bailey.control.v1.Keeper
+	59, // 6: bailey.control.v1.StatusResponse.journal:type_name -> bailey.control.v1.Journal
+	3,  // 7: bailey.control.v1.StatusResponse.boot:type_name -> bailey.control.v1.Boot
+	64, // 8: bailey.control.v1.StatusResponse.guard:type_name -> bailey.control.v1.Guard
+	4,  // 9: bailey.control.v1.Boot.back:type_name -> bailey.control.v1.BootBack
+	86, // 10: bailey.control.v1.Boot.last_good:type_name -> bailey.control.v1.Boot.LastGoodEntry
+	3,  // 11: bailey.control.v1.BootGoodResponse.boot:type_name -> bailey.control.v1.Boot
+	87, // 12: bailey.control.v1.Questions.by_reason:type_name -> bailey.control.v1.Questions.ByReasonEntry
+	88, // 13: bailey.control.v1.Questions.by_kind:type_name -> bailey.control.v1.Questions.ByKindEntry
+	89, // 14: bailey.control.v1.Cache.cleared:type_name -> bailey.control.v1.Cache.ClearedEntry
+	90, // 15: bailey.control.v1.Sensor.counters:type_name -> bailey.control.v1.Sensor.CountersEntry
+	13, // 16: bailey.control.v1.HealthResponse.entries:type_name -> bailey.control.v1.HealthEntry
+	93, // 17: bailey.control.v1.EventsResponse.event:type_name -> bailey.product.v1.Event
+	94, // 18: bailey.control.v1.EventsResponse.ancestors:type_name -> bailey.product.v1.Process
+	91, // 19: bailey.control.v1.Product.settings:type_name -> bailey.control.v1.Product.SettingsEntry
+	19, // 20: bailey.control.v1.Product.counters:type_name -> bailey.control.v1.ProductCounters
+	18, // 21: bailey.control.v1.ProductInstallResponse.product:type_name -> bailey.control.v1.Product
+	26, // 22: bailey.control.v1.ProductRehearseResponse.progress:type_name -> bailey.control.v1.RehearsalProgress
+	27, // 23: bailey.control.v1.ProductRehearseResponse.report:type_name -> bailey.control.v1.Rehearsal
+	28, // 24: bailey.control.v1.Rehearsal.new_deny:type_name -> bailey.control.v1.RehearsalDifferences
+	28, // 25: bailey.control.v1.Rehearsal.new_allow:type_name -> bailey.control.v1.RehearsalDifferences
+	29, // 26: bailey.control.v1.RehearsalDifferences.examples:type_name -> bailey.control.v1.RehearsalDifference
+	18, // 27: bailey.control.v1.ProductListResponse.products:type_name -> bailey.control.v1.Product
+	18, // 28: bailey.control.v1.ProductShowResponse.product:type_name -> bailey.control.v1.Product
+	18, // 29: bailey.control.v1.ProductStartResponse.product:type_name -> bailey.control.v1.Product
+	18, // 30: bailey.control.v1.ProductStopResponse.product:type_name -> bailey.control.v1.Product
+	18, // 31: bailey.control.v1.ProductRestartResponse.product:type_name -> bailey.control.v1.Product
+	18, // 32: bailey.control.v1.ProductGrantResponse.product:type_name -> bailey.control.v1.Product
+	18, // 33: bailey.control.v1.ProductRevokeResponse.product:type_name -> bailey.control.v1.Product
+	92, // 34: bailey.control.v1.ProductSetRequest.settings:type_name -> bailey.control.v1.ProductSetRequest.SettingsEntry
+	18, // 35: bailey.control.v1.ProductSetResponse.product:type_name -> bailey.control.v1.Product
+	11, // 36: bailey.control.v1.CacheShowResponse.cache:type_name -> bailey.control.v1.Cache
+	56, // 37: bailey.control.v1.BrakeListResponse.braked:type_name -> bailey.control.v1.BrakedProduct
+	18, // 38: bailey.control.v1.BrakeReleaseResponse.product:type_name -> bailey.control.v1.Product
+	64, // 39: bailey.control.v1.UnlockResponse.guard:type_name -> bailey.control.v1.Guard
+	64, // 40: bailey.control.v1.LockResponse.guard:type_name -> bailey.control.v1.Guard
+	67, // 41: bailey.control.v1.RuleListResponse.rules:type_name -> bailey.control.v1.Rule
+	70, // 42: bailey.control.v1.UpdateListResponse.streams:type_name -> bailey.control.v1.UpdateStream
+	72, // 43: bailey.control.v1.UpdateStream.update:type_name -> bailey.control.v1.Update
+	74, // 44: bailey.control.v1.UpdateStream.offers:type_name -> bailey.control.v1.UpdateOffer
+	71, // 45: bailey.control.v1.UpdateStream.settings:type_name -> bailey.control.v1.UpdateSettings
+	27, // 46: bailey.control.v1.Update.rehearsal:type_name -> bailey.control.v1.Rehearsal
+	73, // 47: bailey.control.v1.Update.comparison:type_name -> bailey.control.v1.Comparison
+	28, // 48: bailey.control.v1.Comparison.new_deny:type_name -> bailey.control.v1.RehearsalDifferences
+	28, // 49: bailey.control.v1.Comparison.new_allow:type_name -> bailey.control.v1.RehearsalDifferences
+	70, // 50: bailey.control.v1.UpdateSetResponse.stream:type_name -> bailey.control.v1.UpdateStream
+	81, // 51: bailey.control.v1.UpdatePlanResponse.waits:type_name -> bailey.control.v1.UpdateWait
+	82, // 52: bailey.control.v1.UpdatePlanResponse.others:type_name -> bailey.control.v1.UpdateOther
+	85, // 53: bailey.control.v1.UpdateHistoryResponse.moves:type_name -> bailey.control.v1.UpdateMove
+	1,  // 54: bailey.control.v1.ControlService.Status:input_type -> bailey.control.v1.StatusRequest
+	14, // 55: bailey.control.v1.ControlService.Health:input_type -> bailey.control.v1.HealthRequest
+	16, // 56: bailey.control.v1.ControlService.Events:input_type -> bailey.control.v1.EventsRequest
+	20, // 57: bailey.control.v1.ControlService.ProductPlan:input_type -> bailey.control.v1.ProductPlanRequest
+	22, // 58: bailey.control.v1.ControlService.ProductInstall:input_type -> bailey.control.v1.ProductInstallRequest
+	24, // 59: bailey.control.v1.ControlService.ProductRehearse:input_type -> bailey.control.v1.ProductRehearseRequest
+	30, // 60: bailey.control.v1.ControlService.ProductList:input_type -> bailey.control.v1.ProductListRequest
+	32, // 61: bailey.control.v1.ControlService.ProductShow:input_type -> bailey.control.v1.ProductShowRequest
+	34, // 62: bailey.control.v1.ControlService.ProductStart:input_type -> bailey.control.v1.ProductStartRequest
+	36, // 63: bailey.control.v1.ControlService.ProductStop:input_type -> bailey.control.v1.ProductStopRequest
+	38, // 64: bailey.control.v1.ControlService.ProductRestart:input_type -> bailey.control.v1.ProductRestartRequest
+	40, // 65: bailey.control.v1.ControlService.ProductRemove:input_type -> bailey.control.v1.ProductRemoveRequest
+	42, // 66: bailey.control.v1.ControlService.ProductGrant:input_type -> bailey.control.v1.ProductGrantRequest
+	44, // 67: bailey.control.v1.ControlService.ProductRevoke:input_type -> bailey.control.v1.ProductRevokeRequest
+	46, // 68: bailey.control.v1.ControlService.ProductSet:input_type -> bailey.control.v1.ProductSetRequest
+	48, // 69: bailey.control.v1.ControlService.ProductLogs:input_type -> bailey.control.v1.ProductLogsRequest
+	50, // 70: bailey.control.v1.ControlService.CacheShow:input_type -> bailey.control.v1.CacheShowRequest
+	52, // 71: bailey.control.v1.ControlService.CacheClear:input_type -> bailey.control.v1.CacheClearRequest
+	8,  // 72: bailey.control.v1.ControlService.AgentUpgrade:input_type -> bailey.control.v1.AgentUpgradeRequest
+	54, // 73: bailey.control.v1.ControlService.BrakeList:input_type -> bailey.control.v1.BrakeListRequest
+	57, // 74: bailey.control.v1.ControlService.BrakeRelease:input_type -> bailey.control.v1.BrakeReleaseRequest
+	60, // 75: bailey.control.v1.ControlService.Unlock:input_type -> bailey.control.v1.UnlockRequest
+	62, // 76: bailey.control.v1.ControlService.Lock:input_type -> bailey.control.v1.LockRequest
+	65, // 77: bailey.control.v1.ControlService.RuleList:input_type -> bailey.control.v1.RuleListRequest
+	68, // 78: bailey.control.v1.ControlService.UpdateList:input_type -> bailey.control.v1.UpdateListRequest
+	75, // 79: bailey.control.v1.ControlService.UpdateCheck:input_type -> bailey.control.v1.UpdateCheckRequest
+	77, // 80: bailey.control.v1.ControlService.UpdateSet:input_type -> bailey.control.v1.UpdateSetRequest
+	79, // 81: bailey.control.v1.ControlService.UpdatePlan:input_type -> bailey.control.v1.UpdatePlanRequest
+	83, // 82: bailey.control.v1.ControlService.UpdateHistory:input_type -> bailey.control.v1.UpdateHistoryRequest
+	5,  // 83: bailey.control.v1.ControlService.BootGood:input_type -> bailey.control.v1.BootGoodRequest
+	2,  // 84: bailey.control.v1.ControlService.Status:output_type -> bailey.control.v1.StatusResponse
+	15, // 85: bailey.control.v1.ControlService.Health:output_type -> bailey.control.v1.HealthResponse
+	17, // 86: bailey.control.v1.ControlService.Events:output_type -> bailey.control.v1.EventsResponse
+	21, // 87: bailey.control.v1.ControlService.ProductPlan:output_type -> bailey.control.v1.ProductPlanResponse
+	23, // 88: bailey.control.v1.ControlService.ProductInstall:output_type -> bailey.control.v1.ProductInstallResponse
+	25, // 89: bailey.control.v1.ControlService.ProductRehearse:output_type -> bailey.control.v1.ProductRehearseResponse
+	31, // 90: bailey.control.v1.ControlService.ProductList:output_type -> bailey.control.v1.ProductListResponse
+	33, // 91: bailey.control.v1.ControlService.ProductShow:output_type -> bailey.control.v1.ProductShowResponse
+	35, // 92: bailey.control.v1.ControlService.ProductStart:output_type -> bailey.control.v1.ProductStartResponse
+	37, // 93: bailey.control.v1.ControlService.ProductStop:output_type -> bailey.control.v1.ProductStopResponse
+	39, // 94: bailey.control.v1.ControlService.ProductRestart:output_type -> bailey.control.v1.ProductRestartResponse
+	41, // 95: bailey.control.v1.ControlService.ProductRemove:output_type -> bailey.control.v1.ProductRemoveResponse
+	43, // 96: bailey.control.v1.ControlService.ProductGrant:output_type -> bailey.control.v1.ProductGrantResponse
+	45, // 97: bailey.control.v1.ControlService.ProductRevoke:output_type -> bailey.control.v1.ProductRevokeResponse
+	47, // 98: bailey.control.v1.ControlService.ProductSet:output_type -> bailey.control.v1.ProductSetResponse
+	49, // 99: bailey.control.v1.ControlService.ProductLogs:output_type -> bailey.control.v1.ProductLogsResponse
+	51, // 100: bailey.control.v1.ControlService.CacheShow:output_type -> bailey.control.v1.CacheShowResponse
+	53, // 101: bailey.control.v1.ControlService.CacheClear:output_type -> bailey.control.v1.CacheClearResponse
+	9,  // 102: bailey.control.v1.ControlService.AgentUpgrade:output_type -> bailey.control.v1.AgentUpgradeResponse
+	55, // 103: bailey.control.v1.ControlService.BrakeList:output_type -> bailey.control.v1.BrakeListResponse
+	58, // 104: bailey.control.v1.ControlService.BrakeRelease:output_type -> bailey.control.v1.BrakeReleaseResponse
+	61, // 105: bailey.control.v1.ControlService.Unlock:output_type -> bailey.control.v1.UnlockResponse
+	63, // 106: bailey.control.v1.ControlService.Lock:output_type -> bailey.control.v1.LockResponse
+	66, // 107: bailey.control.v1.ControlService.RuleList:output_type -> bailey.control.v1.RuleListResponse
+	69, // 108: bailey.control.v1.ControlService.UpdateList:output_type -> bailey.control.v1.UpdateListResponse
+	76, // 109: bailey.control.v1.ControlService.UpdateCheck:output_type -> bailey.control.v1.UpdateCheckResponse
+	78, // 110: bailey.control.v1.ControlService.UpdateSet:output_type -> bailey.control.v1.UpdateSetResponse
+	80, // 111: bailey.control.v1.ControlService.UpdatePlan:output_type -> bailey.control.v1.UpdatePlanResponse
+	84, // 112: bailey.control.v1.ControlService.UpdateHistory:output_type -> bailey.control.v1.UpdateHistoryResponse
+	6,  // 113: bailey.control.v1.ControlService.BootGood:output_type -> bailey.control.v1.BootGoodResponse
+	84, // [84:114] is the sub-list for method output_type
+	54, // [54:84] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_api_control_v1_control_proto_init() }
@@ -5475,7 +6405,7 @@ func file_api_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_control_v1_control_proto_rawDesc), len(file_api_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   82,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

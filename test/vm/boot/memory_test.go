@@ -26,7 +26,7 @@ const kept = "/srv/kept"
 // guard and the rules hold; the agent that the service manager starts again takes both over, and the journal says so.
 func TestKilledForMemory(t *testing.T) {
 	if !long() {
-		t.Skip("`make vm` runs it")
+		t.Skip("`make vm ALL=1` runs it")
 	}
 	besideOthers(t)
 	ruler := rig.Spec{

@@ -32,6 +32,7 @@ func TestPowerCut(t *testing.T) {
 		p.Boot()
 
 		p.eventually("the agent serves", "bailey status")
+		p.Must("bailey boot good") // three such boots in a row would be safe mode
 		t.Log(p.Must("bailey journal verify --head " + head))
 		done := 0
 		for line := range strings.Lines(p.Must("bailey journal show --json --kind operator")) {

@@ -46,7 +46,7 @@ func execute(r wire.Request) wire.Reply {
 	cmd.WaitDelay = time.Second // what it left in the background may keep its output
 	out, err := cmd.CombinedOutput()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState == nil {
-		return wire.Reply{Output: []byte(err.Error()), Code: -1}
+		return wire.Reply{Output: []byte(err.Error()), Code: wire.Killed}
 	}
 	return wire.Reply{Output: out, Code: cmd.ProcessState.ExitCode()}
 }

@@ -6,9 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
+
+	"bailey/test/vm/cache"
 )
+
+// unpack makes file of what is compressed beside it, unless it is there. Others may want it at the same time.
+func unpack(ctx context.Context, file string) error {
+	return cache.Once(file, func(unfinished string) error {
+		content, err := output(ctx, filepath.Dir(file), "xz", "-dc", file+".xz")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(unfinished, content, 0o644)
+	})
+}
 
 // Modules returns the files of the modules wanted and of all they depend on, in the order in which they load. What is no module is
 // taken to be built in.
@@ -33,7 +47,7 @@ func (k *Kernel) Modules(ctx context.Context, wanted ...string) ([]string, error
 		}
 		seen[name] = true
 		if !exists(file) { // only finit_module with a kernel's help could load it as it is
-			if _, err := output(ctx, filepath.Dir(file), "xz", "-dk", file+".xz"); err != nil {
+			if err := unpack(ctx, file); err != nil {
 				return err
 			}
 		}

@@ -68,6 +68,12 @@ func Start(t *testing.T, o Options) *Machine {
 	if err := m.make(); err != nil {
 		t.Fatalf("make the machine: %v", err)
 	}
+	place, err := qemu.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(place.Leave)
+	m.c.Place = place // through all reboots
 	t.Cleanup(m.PowerCut)
 	m.Boot()
 	return m
@@ -158,11 +164,20 @@ func (m *Machine) Run(command string) (string, int) {
 func (m *Machine) Must(command string) string {
 	m.t.Helper()
 	out, code := m.Run(command)
+	if code == wire.Killed {
+		busy, _ := m.run(doing, bootLimit)
+		m.t.Fatalf("%s: killed, by a signal or at its limit of %v\n%s\nwhat the machine was doing:\n%s", command, runLimit, out, busy)
+	}
 	if code != 0 {
 		m.t.Fatalf("%s: exit status %d\n%s", command, code, out)
 	}
 	return out
 }
+
+// doing shows who waits where in the kernel, and what was said last.
+const doing = `ps -eo pid,ppid,stat,wchan:24,etimes,args
+for p in $(ps -eo pid=,stat= | awk '$2 ~ /^[DT]/ { print $1 }'); do echo "$p:"; cat /proc/$p/stack; done
+journalctl -b --no-pager -n 100`
 
 // PowerCut takes the machine's power: what its kernel had not written to the disk is gone.
 func (m *Machine) PowerCut() {

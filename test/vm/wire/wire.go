@@ -27,7 +27,10 @@ type Request struct {
 	Limit   float64 // seconds
 }
 
-// Reply is how it ended: Code is -1 when it was killed at its limit.
+// Killed is the exit status of a command that was killed, at its limit or by a signal.
+const Killed = -1
+
+// Reply is how it ended.
 type Reply struct {
 	Output []byte // both streams
 	Code   int

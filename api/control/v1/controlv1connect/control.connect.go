@@ -118,9 +118,14 @@ const (
 	// ControlServiceUpdateSetProcedure is the fully-qualified name of the ControlService's UpdateSet
 	// RPC.
 	ControlServiceUpdateSetProcedure = "/bailey.control.v1.ControlService/UpdateSet"
+	// ControlServiceUpdatePlanProcedure is the fully-qualified name of the ControlService's UpdatePlan
+	// RPC.
+	ControlServiceUpdatePlanProcedure = "/bailey.control.v1.ControlService/UpdatePlan"
 	// ControlServiceUpdateHistoryProcedure is the fully-qualified name of the ControlService's
 	// UpdateHistory RPC.
 	ControlServiceUpdateHistoryProcedure = "/bailey.control.v1.ControlService/UpdateHistory"
+	// ControlServiceBootGoodProcedure is the fully-qualified name of the ControlService's BootGood RPC.
+	ControlServiceBootGoodProcedure = "/bailey.control.v1.ControlService/BootGood"
 )
 
 // ControlServiceClient is a client for the bailey.control.v1.ControlService service.
@@ -169,8 +174,12 @@ type ControlServiceClient interface {
 	UpdateCheck(context.Context, *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error)
 	// What the operator wants of one stream.
 	UpdateSet(context.Context, *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error)
+	// What would come of one stream now, and what that waits for. It changes nothing.
+	UpdatePlan(context.Context, *connect.Request[v1.UpdatePlanRequest]) (*connect.Response[v1.UpdatePlanResponse], error)
 	// The newest moves of updates, the oldest first.
 	UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error)
+	// Forgets the unclean boots that were counted, and leaves safe mode.
+	BootGood(context.Context, *connect.Request[v1.BootGoodRequest]) (*connect.Response[v1.BootGoodResponse], error)
 }
 
 // NewControlServiceClient constructs a client for the bailey.control.v1.ControlService service. By
@@ -346,10 +355,22 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(controlServiceMethods.ByName("UpdateSet")),
 			connect.WithClientOptions(opts...),
 		),
+		updatePlan: connect.NewClient[v1.UpdatePlanRequest, v1.UpdatePlanResponse](
+			httpClient,
+			baseURL+ControlServiceUpdatePlanProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("UpdatePlan")),
+			connect.WithClientOptions(opts...),
+		),
 		updateHistory: connect.NewClient[v1.UpdateHistoryRequest, v1.UpdateHistoryResponse](
 			httpClient,
 			baseURL+ControlServiceUpdateHistoryProcedure,
 			connect.WithSchema(controlServiceMethods.ByName("UpdateHistory")),
+			connect.WithClientOptions(opts...),
+		),
+		bootGood: connect.NewClient[v1.BootGoodRequest, v1.BootGoodResponse](
+			httpClient,
+			baseURL+ControlServiceBootGoodProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("BootGood")),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -384,7 +405,9 @@ type controlServiceClient struct {
 	updateList      *connect.Client[v1.UpdateListRequest, v1.UpdateListResponse]
 	updateCheck     *connect.Client[v1.UpdateCheckRequest, v1.UpdateCheckResponse]
 	updateSet       *connect.Client[v1.UpdateSetRequest, v1.UpdateSetResponse]
+	updatePlan      *connect.Client[v1.UpdatePlanRequest, v1.UpdatePlanResponse]
 	updateHistory   *connect.Client[v1.UpdateHistoryRequest, v1.UpdateHistoryResponse]
+	bootGood        *connect.Client[v1.BootGoodRequest, v1.BootGoodResponse]
 }
 
 // Status calls bailey.control.v1.ControlService.Status.
@@ -522,9 +545,19 @@ func (c *controlServiceClient) UpdateSet(ctx context.Context, req *connect.Reque
 	return c.updateSet.CallUnary(ctx, req)
 }
 
+// UpdatePlan calls bailey.control.v1.ControlService.UpdatePlan.
+func (c *controlServiceClient) UpdatePlan(ctx context.Context, req *connect.Request[v1.UpdatePlanRequest]) (*connect.Response[v1.UpdatePlanResponse], error) {
+	return c.updatePlan.CallUnary(ctx, req)
+}
+
 // UpdateHistory calls bailey.control.v1.ControlService.UpdateHistory.
 func (c *controlServiceClient) UpdateHistory(ctx context.Context, req *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error) {
 	return c.updateHistory.CallUnary(ctx, req)
+}
+
+// BootGood calls bailey.control.v1.ControlService.BootGood.
+func (c *controlServiceClient) BootGood(ctx context.Context, req *connect.Request[v1.BootGoodRequest]) (*connect.Response[v1.BootGoodResponse], error) {
+	return c.bootGood.CallUnary(ctx, req)
 }
 
 // ControlServiceHandler is an implementation of the bailey.control.v1.ControlService service.
@@ -573,8 +606,12 @@ type ControlServiceHandler interface {
 	UpdateCheck(context.Context, *connect.Request[v1.UpdateCheckRequest]) (*connect.Response[v1.UpdateCheckResponse], error)
 	// What the operator wants of one stream.
 	UpdateSet(context.Context, *connect.Request[v1.UpdateSetRequest]) (*connect.Response[v1.UpdateSetResponse], error)
+	// What would come of one stream now, and what that waits for. It changes nothing.
+	UpdatePlan(context.Context, *connect.Request[v1.UpdatePlanRequest]) (*connect.Response[v1.UpdatePlanResponse], error)
 	// The newest moves of updates, the oldest first.
 	UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error)
+	// Forgets the unclean boots that were counted, and leaves safe mode.
+	BootGood(context.Context, *connect.Request[v1.BootGoodRequest]) (*connect.Response[v1.BootGoodResponse], error)
 }
 
 // NewControlServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -746,10 +783,22 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		connect.WithSchema(controlServiceMethods.ByName("UpdateSet")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlServiceUpdatePlanHandler := connect.NewUnaryHandler(
+		ControlServiceUpdatePlanProcedure,
+		svc.UpdatePlan,
+		connect.WithSchema(controlServiceMethods.ByName("UpdatePlan")),
+		connect.WithHandlerOptions(opts...),
+	)
 	controlServiceUpdateHistoryHandler := connect.NewUnaryHandler(
 		ControlServiceUpdateHistoryProcedure,
 		svc.UpdateHistory,
 		connect.WithSchema(controlServiceMethods.ByName("UpdateHistory")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceBootGoodHandler := connect.NewUnaryHandler(
+		ControlServiceBootGoodProcedure,
+		svc.BootGood,
+		connect.WithSchema(controlServiceMethods.ByName("BootGood")),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/bailey.control.v1.ControlService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -808,8 +857,12 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceUpdateCheckHandler.ServeHTTP(w, r)
 		case ControlServiceUpdateSetProcedure:
 			controlServiceUpdateSetHandler.ServeHTTP(w, r)
+		case ControlServiceUpdatePlanProcedure:
+			controlServiceUpdatePlanHandler.ServeHTTP(w, r)
 		case ControlServiceUpdateHistoryProcedure:
 			controlServiceUpdateHistoryHandler.ServeHTTP(w, r)
+		case ControlServiceBootGoodProcedure:
+			controlServiceBootGoodHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -927,6 +980,14 @@ func (UnimplementedControlServiceHandler) UpdateSet(context.Context, *connect.Re
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateSet is not implemented"))
 }
 
+func (UnimplementedControlServiceHandler) UpdatePlan(context.Context, *connect.Request[v1.UpdatePlanRequest]) (*connect.Response[v1.UpdatePlanResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdatePlan is not implemented"))
+}
+
 func (UnimplementedControlServiceHandler) UpdateHistory(context.Context, *connect.Request[v1.UpdateHistoryRequest]) (*connect.Response[v1.UpdateHistoryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.UpdateHistory is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) BootGood(context.Context, *connect.Request[v1.BootGoodRequest]) (*connect.Response[v1.BootGoodResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bailey.control.v1.ControlService.BootGood is not implemented"))
 }
