@@ -22,6 +22,7 @@ func TestRules(t *testing.T) {
 		return func(b *bench) {
 			for i := range n {
 				b.deny(fmt.Sprintf(format, i), uint64(i+1), event.DenyStood)
+				b.judgedFrom(i)
 			}
 		}
 	}
@@ -30,6 +31,7 @@ func TestRules(t *testing.T) {
 			for i := range n {
 				ino := uint64(i % files)
 				b.deny(fmt.Sprintf("%s%d", path, ino), 1000+ino, event.DenyStood)
+				b.judgedFrom(i)
 			}
 		}
 	}
@@ -48,9 +50,10 @@ func TestRules(t *testing.T) {
 		"four_unknown_scripts_many_times": {Limits{}, []func(*bench){again(1000, 4, "/opt/script")}, ""},
 		"five_programs_of_root":           {Limits{}, []func(*bench){again(1000, 5, "/opt/program")}, TooManyExecs},
 		"five_programs_of_a_user":         {Limits{}, []func(*bench){again(1000, 5, "/home/u/program")}, ""},
-		"five_programs_rarely":            {Limits{}, []func(*bench){again(19, 5, "/opt/program")}, ""},
+		"five_programs_rarely":            {Limits{}, []func(*bench){again(10, 5, "/opt/program")}, ""},
+		"five_programs_not_so_rarely":     {Limits{}, []func(*bench){again(11, 5, "/opt/program")}, TooManyExecs},
 		"limits_of_the_operator":          {Limits{PackageFiles: 1, Files: 2}, []func(*bench){each(2, "/usr/bin/%d")}, TooManyPackageFiles},
-		"more_allowed_by_the_operator":    {Limits{PackageFiles: 100, Files: 100}, []func(*bench){each(19, "/usr/bin/%d")}, ""},
+		"more_allowed_by_the_operator":    {Limits{PackageFiles: 100, Files: 100}, []func(*bench){each(10, "/usr/bin/%d")}, ""},
 		"more_packages_than_files":        {Limits{PackageFiles: 100, Files: 10}, []func(*bench){each(11, "/usr/bin/%d")}, TooManyFiles},
 	}
 	for name, test := range tests {
@@ -58,7 +61,7 @@ func TestRules(t *testing.T) {
 			t.Parallel()
 			run(t, test.limits, func(t *testing.T, b *bench) {
 				for _, deny := range test.deny {
-					// In two parts, because a share of execs is judged from the first deny on.
+					// In two parts, because a share of execs is judged from the first deny on: of twice ten, nineteen count.
 					deny(b)
 					time.Sleep(2 * time.Second)
 					deny(b)

@@ -97,6 +97,13 @@ func during(t *testing.T, b *bench, f func()) {
 	}
 }
 
+// judgedFrom waits, after the first deny of several, until the brake has noted from where on it counts.
+func (b *bench) judgedFrom(i int) {
+	if i == 0 {
+		synctest.Wait()
+	}
+}
+
 // deny is one deny of product p that decided its question, or that was overridden. Root's files unless the path is in /home.
 func (b *bench) deny(path string, ino uint64, fate event.Fate) (stood bool) {
 	b.questions++
