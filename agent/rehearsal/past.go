@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"bailey/agent/event"
 	"bailey/agent/recorder"
@@ -20,6 +21,8 @@ type Past interface {
 const (
 	maxEvents    = 4096
 	maxQuestions = 4096 // different ones
+
+	readPatience = 10 * time.Second // with reading it
 )
 
 // word is what a release answered.
@@ -90,7 +93,7 @@ type past struct {
 func gather(ctx context.Context, from Past, product string) ([]step, error) {
 	p := past{product: product, at: map[asked]int{}}
 	var fault error
-	var pace pace
+	pace := pace{patience: readPatience}
 	for from != nil {
 		if err := pace.rest(ctx); err != nil {
 			return nil, err

@@ -165,7 +165,7 @@ func (r *rehearsal) play(ctx context.Context, c *corpus.Corpus, tests *corpus.Ow
 	r.addCorpus(c)
 	r.addOwn(tests)
 	r.until = time.Now().Add(r.cfg.Limits.Total)
-	var pace pace
+	pace := pace{patience: r.cfg.Limits.Total * 2 / 3} // whoever answers slowly is still asked all of it
 	for i, s := range r.steps {
 		if time.Since(r.shown) > 200*time.Millisecond {
 			r.shown = time.Now()

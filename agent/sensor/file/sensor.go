@@ -106,7 +106,8 @@ type Sensor struct {
 
 	adopted  bool // the groups are those of an earlier agent
 	pulse    Pulse
-	stopping atomic.Bool
+	stopping atomic.Bool // nothing more is read
+	abandons atomic.Bool // nobody is asked any more: whoever still waits is let go
 	leaving  atomic.Bool
 	ready    chan struct{}
 	pace     atomic.Int64  // how often watchReaders looks, in nanoseconds; 0: not at all
@@ -246,6 +247,7 @@ func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 		s.readOut()
 		s.awaitAnswers()
 	}
+	s.abandons.Store(true)
 	close(ended)
 	close(s.unknown)
 	for i := range s.slab.all {
@@ -260,7 +262,7 @@ func (s *Sensor) stop(readers, workers *sync.WaitGroup, ended chan struct{}) {
 	s.closeAll()
 }
 
-// abandon answers a question that somebody else still holds; releasing it stays theirs.
+// abandon lets a question go that somebody else still holds; releasing it stays theirs.
 func (s *Sensor) abandon(p *pending) {
 	if p.q.Source != nil {
 		p.q.Answer(event.Decision{Allow: true, Reason: event.ByShutdown})

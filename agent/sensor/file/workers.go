@@ -13,10 +13,11 @@ func (s *Sensor) load(p *pending) {
 	}
 }
 
-// worker completes questions until the queue is closed.
+// worker completes questions until the queue is closed. One whose agent leaves is asked about as any other: only what is still waiting when that is
+// over is let go.
 func (s *Sensor) worker() {
 	for p := range s.unknown {
-		if s.stopping.Load() {
+		if s.abandons.Load() {
 			p.finish(event.ByShutdown)
 			continue
 		}

@@ -2,7 +2,11 @@ package file
 
 import (
 	"os"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bailey/agent/event"
 )
@@ -46,5 +50,41 @@ func TestUnknownProcessIsLookedAtAgain(t *testing.T) {
 	case <-asked:
 		t.Error("an exempt daemon was asked about")
 	default:
+	}
+}
+
+// A process that is not known yet when the agent leaves everything to a successor is asked about all the same: nothing is let through because of an
+// upgrade.
+func TestUnknownProcessIsAskedAboutWhileTheAgentLeaves(t *testing.T) {
+	r := newRig(t, "", func(c *Config) { c.Workers = 1 })
+	path := r.file("f")
+	first, second := startSubject(t), startSubject(t)
+	r.answer(deny)
+	r.procs.slow = make(chan struct{})
+	r.procs.unknown.Store(true)
+	r.s.SetOpenScope([]string{r.dir})
+	r.s.SetQuestions(false, true)
+
+	results := make(chan syscall.Errno, 2)
+	for i, sub := range []*proc{first, second} {
+		go func() {
+			errno, _ := sub.try("open", path)
+			results <- errno
+		}()
+		eventually(t, "it is asked about", func() bool { return r.s.Stats().Read == uint64(i+1) })
+	}
+	eventually(t, "one is looked up, the other waits for it", func() bool { return r.procs.loads.Load() == 1 })
+	r.s.Leave()
+	go func() {
+		for !r.s.stopping.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		close(r.procs.slow)
+	}()
+	r.stop()
+	for range 2 {
+		if errno := <-results; errno != unix.EPERM {
+			t.Errorf("an open that is denied while the agent leaves ends with %v", errno)
+		}
 	}
 }
