@@ -100,21 +100,26 @@ func (d *DB) Load(ctx context.Context) error {
 	}
 }
 
-// Run loads the databases and loads them again whenever they change, until ctx ends. A load that fails is logged and
-// tried again when the database changes or Settle has passed. It returns nil when ctx ends.
+// loadRest is how many times as long as a load took none follows it. A package manager at work changes the database all the time, and to load it
+// each time would take a processor from it.
+const loadRest = 9
+
+// Run loads the databases and loads them again whenever they change, a tenth of the time at most while they go on changing, until ctx ends. A load
+// that fails is logged and tried again when the database changes or Settle has passed. It returns nil when ctx ends.
 func (d *DB) Run(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.Interval)
 	defer tick.Stop()
-	var retry time.Time
+	var retry, rested time.Time
 	for {
 		s, now := d.Snapshot(), d.stamp()
 		if s == nil || s.stamp != now {
 			d.changed.Store(s != nil)
-			if now != d.failed() || time.Now().After(retry) {
+			if begin := time.Now(); begin.After(rested) && (now != d.failed() || begin.After(retry)) {
 				if err := d.Load(ctx); err != nil && ctx.Err() == nil {
 					retry = time.Now().Add(d.cfg.Settle)
 					d.cfg.Log.Warn("package database not loaded, the old one goes on serving", "err", err)
 				}
+				rested = time.Now().Add(min(loadRest*time.Since(begin), d.cfg.Settle))
 			}
 		}
 		select {

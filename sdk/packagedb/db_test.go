@@ -2,9 +2,11 @@ package packagedb
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,4 +137,42 @@ func TestInTransaction(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A database that goes on changing, as in a transaction, is loaded a tenth of the time at most, and once more when it is over.
+func TestRunRestsBetweenLoads(t *testing.T) {
+	t.Parallel()
+	root := writeTree(t, dpkgFixture)
+	synctest.Test(t, func(t *testing.T) {
+		db, err := New(Config{Root: root, Interval: 10 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		loads := 0
+		db.Watch(func(*Snapshot) { // what it costs
+			loads++
+			<-time.After(100 * time.Millisecond)
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- db.Run(ctx) }()
+
+		info, last := filepath.Join(root, "var/lib/dpkg/info/dash.md5sums"), ""
+		for i := range 1000 {
+			last = sum(fmt.Sprint("dash ", i))
+			replace(t, info, last+"  bin/dash\n")
+			<-time.After(10 * time.Millisecond)
+		}
+		if loads < 5 || loads > 11 {
+			t.Errorf("loaded %d times in 10 s, and each time took a tenth of a second", loads)
+		}
+		<-time.After(2 * time.Second)
+		if e, ok := db.Snapshot().Lookup("/usr/bin/dash"); !ok || e.Digest.String() != "md5:"+last {
+			t.Errorf("the last state was not loaded: %v", e)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
