@@ -21,7 +21,7 @@ type Config struct {
 	Root     string        // root of the file system; default "/"
 	Interval time.Duration // how often changes are looked for; default 1 s, which costs a few stat calls
 	// Settle is how long after its last write a package manager counts as working; default 10 s. It bridges the moments
-	// in which a transaction leaves no other trace that an unprivileged process can see.
+	// in which a transaction leaves no other trace that an unprivileged process can see. While one works what it changed is loaded as often.
 	Settle time.Duration
 	Log    *slog.Logger // default: discard
 }
@@ -100,26 +100,34 @@ func (d *DB) Load(ctx context.Context) error {
 	}
 }
 
-// loadRest is how many times as long as a load took none follows it. A package manager at work changes the database all the time, and to load it
-// each time would take a processor from it.
+// loadRest is how many times as long as a load took none follows it.
 const loadRest = 9
 
-// Run loads the databases and loads them again whenever they change, a tenth of the time at most while they go on changing, until ctx ends. A load
+// Run loads the databases and loads them again when they have changed, until ctx ends. A package manager at work changes them all the time, and to load
+// them each time would take a processor from it: while it holds its lock they are loaded every Settle, and never more than a tenth of the time. A load
 // that fails is logged and tried again when the database changes or Settle has passed. It returns nil when ctx ends.
 func (d *DB) Run(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.Interval)
 	defer tick.Stop()
-	var retry, rested time.Time
+	var since, retry, rested time.Time // since: the databases differ from what is served
 	for {
-		s, now := d.Snapshot(), d.stamp()
-		if s == nil || s.stamp != now {
+		s, stamp, now := d.Snapshot(), d.stamp(), time.Now()
+		switch {
+		case s != nil && s.stamp == stamp:
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		}
+		if !since.IsZero() {
 			d.changed.Store(s != nil)
-			if begin := time.Now(); begin.After(rested) && (now != d.failed() || begin.After(retry)) {
+			due := s == nil || now.Sub(since) >= d.cfg.Settle || !d.isLocked()
+			if due && now.After(rested) && (stamp != d.failed() || now.After(retry)) {
 				if err := d.Load(ctx); err != nil && ctx.Err() == nil {
 					retry = time.Now().Add(d.cfg.Settle)
 					d.cfg.Log.Warn("package database not loaded, the old one goes on serving", "err", err)
 				}
-				rested = time.Now().Add(min(loadRest*time.Since(begin), d.cfg.Settle))
+				since = time.Time{}
+				rested = time.Now().Add(min(loadRest*time.Since(now), d.cfg.Settle))
 			}
 		}
 		select {

@@ -97,15 +97,7 @@ func TestInTransaction(t *testing.T) {
 		"quiet":    {time.Nanosecond, func(*testing.T, string) {}, false},
 		"settling": {time.Hour, func(*testing.T, string) {}, true},
 		"frontend_lock_held": {time.Nanosecond, func(t *testing.T, root string) {
-			f, err := os.OpenFile(filepath.Join(root, "var/lib/dpkg/lock-frontend"), os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			// A lock of another open file conflicts like one of another process.
-			if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-				t.Fatal(err)
-			}
+			t.Cleanup(lock(t, root))
 		}, true},
 		"journal_entry": {time.Nanosecond, func(t *testing.T, root string) {
 			if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/updates/0000"), nil, 0o644); err != nil {
@@ -169,6 +161,61 @@ func TestRunRestsBetweenLoads(t *testing.T) {
 		<-time.After(2 * time.Second)
 		if e, ok := db.Snapshot().Lookup("/usr/bin/dash"); !ok || e.Digest.String() != "md5:"+last {
 			t.Errorf("the last state was not loaded: %v", e)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+// lock takes the lock that a package manager holds while it works.
+func lock(t *testing.T, root string) (release func()) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(root, "var/lib/dpkg/lock-frontend"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A lock of another open file conflicts like one of another process.
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// While a package manager works what it has changed so far is loaded now and then, and all of it when it is done.
+func TestRunWaitsForTheLock(t *testing.T) {
+	t.Parallel()
+	root := writeTree(t, dpkgFixture)
+	synctest.Test(t, func(t *testing.T) {
+		db, err := New(Config{Root: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var loads []time.Duration
+		begin := time.Now()
+		db.Watch(func(*Snapshot) { loads = append(loads, time.Since(begin)) })
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- db.Run(ctx) }()
+		synctest.Wait()
+
+		release := lock(t, root)
+		for i := range 25 {
+			replace(t, filepath.Join(root, "var/lib/dpkg/info/dash.md5sums"), sum(fmt.Sprint("dash ", i))+"  bin/dash\n")
+			<-time.After(time.Second)
+		}
+		if len(loads) != 3 || loads[0] != 0 || loads[1] < 10*time.Second || loads[2] < 20*time.Second {
+			t.Errorf("loaded at the start, and after %v of a transaction", loads)
+		}
+		release()
+		<-time.After(1500 * time.Millisecond)
+		if e, ok := db.Snapshot().Lookup("/usr/bin/dash"); !ok || e.Digest.String() != "md5:"+sum("dash 24") {
+			t.Errorf("after the transaction %v is served", e)
 		}
 		stop()
 		if err := <-ended; err != nil {

@@ -61,14 +61,22 @@ func (d *DB) InTransaction() bool {
 	if age := time.Now().UnixNano() - newest; age >= 0 && age < int64(d.cfg.Settle) {
 		return true
 	}
+	if d.isLocked() {
+		return true
+	}
+	// dpkg keeps a journal entry for each change of state until it has written the whole status file again.
+	journal, err := os.ReadDir(filepath.Join(d.cfg.Root, dpkgDir, "updates"))
+	return err == nil && len(journal) > 0
+}
+
+// isLocked reports whether a package manager holds its lock.
+func (d *DB) isLocked() bool {
 	for _, lock := range [...]string{dpkgDir + "/lock-frontend", dpkgDir + "/lock", "/var/lib/rpm/.rpm.lock", "/usr/lib/sysimage/rpm/.rpm.lock"} {
 		if locked(filepath.Join(d.cfg.Root, lock)) {
 			return true
 		}
 	}
-	// dpkg keeps a journal entry for each change of state until it has written the whole status file again.
-	journal, err := os.ReadDir(filepath.Join(d.cfg.Root, dpkgDir, "updates"))
-	return err == nil && len(journal) > 0
+	return false
 }
 
 // locked reports whether another process holds a POSIX lock on the file. A file that may not be opened is not known to be.

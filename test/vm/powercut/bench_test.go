@@ -35,7 +35,7 @@ root = "/tests/cut/root.json"
 streams = ["acme/engine/content"]
 interval = "1h"
 shadow = "2s"
-watch = "1s"
+watch = "3s"
 [critical]
 extra = [%s]
 `
