@@ -77,7 +77,7 @@ func TestUnknownProcessIsAskedAboutWhileTheAgentLeaves(t *testing.T) {
 	r.s.Leave()
 	go func() {
 		for !r.s.stopping.Load() {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		close(r.procs.slow)
 	}()
