@@ -29,7 +29,7 @@ type Product struct {
 	reports  limiter
 	ready    chan struct{} // closed when the fields above are set
 
-	unscanned atomic.Uint64
+	unscanned atomic.Uint64 // questions since clamd was last back, because it could not be reached or did not reply
 }
 
 // New returns the product; it starts to work when it is connected.
@@ -142,8 +142,10 @@ func (p *Product) scan(ctx context.Context, q *sdk.Question, id identity) (strin
 
 // changed is called by the watcher when clamd came, went or has other signatures.
 func (p *Product) changed(rule, title string, severity sdk.Severity, forget bool) {
-	if n := p.unscanned.Swap(0); n > 0 && rule == ruleBack {
-		title = fmt.Sprintf("%s; %d questions were answered without a scan meanwhile", title, n)
+	if rule == ruleBack {
+		if n := p.unscanned.Swap(0); n > 0 {
+			title = fmt.Sprintf("%s; %d questions were answered without a scan meanwhile", title, n)
+		}
 	}
 	// Fails when the agent is gone; the SDK meets that too and ends.
 	_ = p.session.Report(sdk.Finding{Rule: rule, Title: title, Severity: severity, Action: sdk.Detected})

@@ -177,6 +177,19 @@ func TestAway(t *testing.T) {
 	}
 }
 
+// TestFirstMissesCount: what was not scanned before the watcher knew why counts, too.
+func TestFirstMissesCount(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, true, map[string]string{"poll": "1h"})
+	b.p.unscanned.Add(1)
+	b.p.changed(ruleAway, "away", sdk.High, false)
+	b.p.changed(ruleBack, "back", sdk.Info, false)
+	b.eventually(t, "the finding that clamd is back", func() bool { return b.found(ruleBack) != nil })
+	if f := b.found(ruleBack); !strings.Contains(f.Title, "1 questions were answered without a scan meanwhile") {
+		t.Errorf("the finding does not count what was not scanned: %s", f.Title)
+	}
+}
+
 // TestStopped stops clamd with questions in flight: each is answered in time, later ones at once, and all is well after.
 func TestStopped(t *testing.T) {
 	t.Parallel()

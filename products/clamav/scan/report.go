@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"bailey/products/clamav/clamd"
 	"bailey/sdk"
 )
 
@@ -72,7 +73,9 @@ func (p *Product) notScanned(q *sdk.Question, err error) sdk.Answer {
 	if errors.Is(err, sdk.ErrWithdrawn) || errors.Is(err, context.Canceled) {
 		return sdk.Allow // nobody waits for it
 	}
-	p.unscanned.Add(1)
+	if errors.Is(err, errAway) || errors.Is(err, clamd.ErrUnavailable) {
+		p.unscanned.Add(1)
+	}
 	return p.byPolicy(q, ruleUnscanned, err.Error(), p.settings.OnError)
 }
 
