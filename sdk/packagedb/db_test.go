@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,9 +141,9 @@ func TestRunRestsBetweenLoads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loads := 0
+		var loads atomic.Int32
 		db.Watch(func(*Snapshot) { // what it costs
-			loads++
+			loads.Add(1)
 			<-time.After(100 * time.Millisecond)
 		})
 		ctx, stop := context.WithCancel(t.Context())
@@ -155,8 +156,8 @@ func TestRunRestsBetweenLoads(t *testing.T) {
 			replace(t, info, last+"  bin/dash\n")
 			<-time.After(10 * time.Millisecond)
 		}
-		if loads < 5 || loads > 11 {
-			t.Errorf("loaded %d times in 10 s, and each time took a tenth of a second", loads)
+		if n := loads.Load(); n < 5 || n > 11 {
+			t.Errorf("loaded %d times in 10 s, and each time took a tenth of a second", n)
 		}
 		<-time.After(2 * time.Second)
 		if e, ok := db.Snapshot().Lookup("/usr/bin/dash"); !ok || e.Digest.String() != "md5:"+last {
@@ -196,9 +197,9 @@ func TestRunWaitsForTheLock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var loads []time.Duration
+		loads := make(chan time.Duration, 100)
 		begin := time.Now()
-		db.Watch(func(*Snapshot) { loads = append(loads, time.Since(begin)) })
+		db.Watch(func(*Snapshot) { loads <- time.Since(begin) })
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- db.Run(ctx) }()
@@ -209,8 +210,11 @@ func TestRunWaitsForTheLock(t *testing.T) {
 			replace(t, filepath.Join(root, "var/lib/dpkg/info/dash.md5sums"), sum(fmt.Sprint("dash ", i))+"  bin/dash\n")
 			<-time.After(time.Second)
 		}
-		if len(loads) != 3 || loads[0] != 0 || loads[1] < 10*time.Second || loads[2] < 20*time.Second {
-			t.Errorf("loaded at the start, and after %v of a transaction", loads)
+		if n := len(loads); n != 3 {
+			t.Fatalf("loaded %d times", n)
+		}
+		if first, second, third := <-loads, <-loads, <-loads; first != 0 || second < 10*time.Second || third < 20*time.Second {
+			t.Errorf("loaded after %v, and after %v and %v of a transaction", first, second, third)
 		}
 		release()
 		<-time.After(1500 * time.Millisecond)
