@@ -96,12 +96,7 @@ func (c *Config) check() []Problem {
 }
 
 func (c *Config) checkBoot(add func(key, format string, args ...any)) {
-	switch d := c.Boot.GoodAfter; {
-	case d.bad != "":
-		add("boot.good_after", "%q is not a duration: write a number with its unit, e.g. \"2m\"", d.bad)
-	case d.Duration < minGood || d.Duration > maxGood:
-		add("boot.good_after", "%s is out of range: use %s to %s", d, minGood, maxGood)
-	}
+	checkDuration(add, "boot.good_after", c.Boot.GoodAfter, minGood, maxGood, `"2m"`)
 	if n := c.Boot.SafeAfter; n < minSafe || n > maxSafe {
 		add("boot.safe_after", "%d is out of range: use %d to %d", n, minSafe, maxSafe)
 	}
@@ -119,12 +114,7 @@ func (c *Config) checkOperator(add func(key, format string, args ...any)) {
 }
 
 func (c *Config) checkRules(add func(key, format string, args ...any)) {
-	switch l := c.Rules.MaxLease; {
-	case l.bad != "":
-		add("rules.max_lease", "%q is not a duration: write a number with its unit, e.g. \"24h\"", l.bad)
-	case l.Duration < minLease || l.Duration > maxLease:
-		add("rules.max_lease", "%s is out of range: use %s to %s", l, minLease, maxLease)
-	}
+	checkDuration(add, "rules.max_lease", c.Rules.MaxLease, minLease, maxLease, `"24h"`)
 	if n := c.Rules.PerProduct; n < 1 || n > maxRules {
 		add("rules.per_product", "%d is out of range: use 1 to %d", n, maxRules)
 	}
@@ -132,12 +122,7 @@ func (c *Config) checkRules(add func(key, format string, args ...any)) {
 
 func (c *Config) checkBrake(add func(key, format string, args ...any)) {
 	b := &c.Brake
-	switch w := b.Window; {
-	case w.bad != "":
-		add("brake.window", "%q is not a duration: write a number with its unit, e.g. \"1m\"", w.bad)
-	case w.Duration < minWindow || w.Duration > maxWindow:
-		add("brake.window", "%s is out of range: use %s to %s", w, minWindow, maxWindow)
-	}
+	checkDuration(add, "brake.window", b.Window, minWindow, maxWindow, `"1m"`)
 	for _, n := range []struct {
 		key        string
 		value, max int
@@ -201,22 +186,26 @@ func (c *Config) checkKeeper(add func(key, format string, args ...any)) {
 	if k.Default != "allow" && k.Default != "deny" {
 		add("keeper.default", "%q is unknown: use allow or deny", k.Default)
 	}
-	checkDuration(add, "keeper.kill_after", k.KillAfter)
-	checkDuration(add, "keeper.backoff_max", k.BackoffMax)
+	checkDeadline(add, "keeper.kill_after", k.KillAfter)
+	checkDeadline(add, "keeper.backoff_max", k.BackoffMax)
 	if k.CrashLoop < 2 || k.CrashLoop > maxCrashLoop {
 		add("keeper.crash_loop", "%d is out of range: use 2 to %d", k.CrashLoop, maxCrashLoop)
 	}
 }
 
-// checkDuration adds what is wrong with a duration and reports whether it is one.
-func checkDuration(add func(key, format string, args ...any), key string, d Duration) {
-	if d.bad != "" {
-		add(key, "%q is not a duration: write a number with its unit, e.g. \"500ms\" or \"2s\"", d.bad)
-		return
+// checkDuration adds what is wrong with a duration; examples are for who wrote something else.
+func checkDuration(add func(key, format string, args ...any), key string, d Duration, least, most time.Duration, examples string) {
+	switch {
+	case d.bad != "":
+		add(key, "%q is not a duration: write a number with its unit, e.g. %s", d.bad, examples)
+	case d.Duration < least || d.Duration > most:
+		add(key, "%s is out of range: use %s to %s", d, least, most)
 	}
-	if d.Duration < minDeadline || d.Duration > maxDeadline {
-		add(key, "%s is out of range: use %s to %s", d, minDeadline, maxDeadline)
-	}
+}
+
+// checkDeadline adds what is wrong with a time that somebody waits for.
+func checkDeadline(add func(key, format string, args ...any), key string, d Duration) {
+	checkDuration(add, key, d, minDeadline, maxDeadline, `"500ms" or "2s"`)
 }
 
 func (c *Config) checkQuestions(add func(key, format string, args ...any)) {
@@ -230,7 +219,7 @@ func (c *Config) checkQuestions(add func(key, format string, args ...any)) {
 		{"questions.critical_deadline", q.CriticalDeadline},
 		{"questions.extend_cap", q.ExtendCap},
 	} {
-		checkDuration(add, d.key, d.value)
+		checkDeadline(add, d.key, d.value)
 	}
 	if longest := max(q.ExecDeadline.Duration, q.OpenDeadline.Duration, q.CriticalDeadline.Duration); q.ExtendCap.Duration < longest {
 		add("questions.extend_cap", "%s is shorter than a deadline (%s): raise it to at least that", q.ExtendCap, longest)

@@ -143,12 +143,7 @@ func (s *Stream) check(add func(key, format string, args ...any), key string) {
 }
 
 func checkSpan(add func(key, format string, args ...any), key string, d Duration, least, most time.Duration) {
-	switch {
-	case d.bad != "":
-		add(key, "%q is not a duration: write a number with its unit, e.g. \"10m\"", d.bad)
-	case d.Duration < least || d.Duration > most:
-		add(key, "%s is out of range: use %s to %s", d, least, most)
-	}
+	checkDuration(add, key, d, least, most, `"10m"`)
 }
 
 // dotted writes a key as the file has it: a name that is no bare word is quoted.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"bailey/agent/event"
 	"bailey/agent/health"
@@ -19,10 +21,7 @@ var ErrHeld = errors.New("no product is started now")
 func (m *Manager) Hold(why string) {
 	m.mu.Lock()
 	m.held = why
-	var units []*unit
-	for _, u := range m.units {
-		units = append(units, u)
-	}
+	units := slices.Collect(maps.Values(m.units))
 	m.mu.Unlock()
 	for _, u := range units {
 		u.hold(why)
@@ -33,10 +32,9 @@ func (m *Manager) Hold(why string) {
 func (m *Manager) Release() {
 	m.mu.Lock()
 	m.held = ""
-	var units []*unit
-	for _, u := range m.units {
+	units := slices.Collect(maps.Values(m.units))
+	for _, u := range units {
 		m.watch(u)
-		units = append(units, u)
 	}
 	m.mu.Unlock()
 	for _, u := range units {

@@ -235,11 +235,8 @@ func (r *run) instance() Instance {
 		settings = make(map[string]string)
 	}
 	maps.Copy(settings, r.record.Settings)
-	r.u.mu.Lock()
-	beside := r.u.role != live
-	r.u.mu.Unlock()
 	inst := Instance{
-		Name: r.record.Name, Beside: beside, Release: r.record.Release, Version: r.manifest.Version, Transport: r.manifest.Run.Transport,
+		Name: r.record.Name, Beside: r.u.isBeside(), Release: r.record.Release, Version: r.manifest.Version, Transport: r.manifest.Run.Transport,
 		PID: r.process.PID(), Init: r.process.InitPID(), UID: r.record.UID, Grants: r.record.Grants, Settings: settings,
 	}
 	if r.memory != nil {
@@ -310,11 +307,8 @@ func (r *run) stay(ctx context.Context) ending {
 // keepable returns what is closed when the product can be given to the keeper; nil where it is, or shall not be. What runs beside a product ends with
 // the agent, also if it was the product before.
 func (r *run) keepable() <-chan struct{} {
-	r.u.mu.Lock()
-	aside := r.u.role != live
-	r.u.mu.Unlock()
 	switch {
-	case aside:
+	case r.u.isBeside():
 		r.release()
 	case r.memory != nil && !r.kept:
 		return r.session.Resumable()

@@ -111,9 +111,9 @@ func (d *DB) Run(ctx context.Context) error {
 	defer tick.Stop()
 	var since, retry, rested time.Time // since: the databases differ from what is served
 	for {
-		s, stamp, now := d.Snapshot(), d.stamp(), time.Now()
+		s, found, now := d.Snapshot(), d.stamp(), time.Now()
 		switch {
-		case s != nil && s.stamp == stamp:
+		case s != nil && s.stamp == found:
 			since = time.Time{}
 		case since.IsZero():
 			since = now
@@ -121,7 +121,7 @@ func (d *DB) Run(ctx context.Context) error {
 		if !since.IsZero() {
 			d.changed.Store(s != nil)
 			due := s == nil || now.Sub(since) >= d.cfg.Settle || !d.isLocked()
-			if due && now.After(rested) && (stamp != d.failed() || now.After(retry)) {
+			if due && now.After(rested) && (found != d.failed() || now.After(retry)) {
 				if err := d.Load(ctx); err != nil && ctx.Err() == nil {
 					retry = time.Now().Add(d.cfg.Settle)
 					d.cfg.Log.Warn("package database not loaded, the old one goes on serving", "err", err)

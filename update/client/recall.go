@@ -26,14 +26,12 @@ func (c *Client) recall(s *stream, replaceable bool) bool {
 		return false
 	}
 	reason, yes := s.policy.Disables(s.id, v)
-	if _, done := r.Bad[r.Installed]; !yes || done {
+	if _, done := r.Bad[r.Installed]; !yes || done || replaceable {
 		return false
 	}
 	in, err := c.installed(s.id.Product)
 	switch {
 	case err != nil || in.Name == "":
-		return false
-	case replaceable:
 		return false
 	case r.goesBack() && in.Name == r.Last.Release:
 		c.undo(s)
