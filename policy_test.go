@@ -24,9 +24,11 @@ NONE < agent/event, agent/health, internal/...;
 api/product/v1 < api/product/v1/..., api/control/v1/...;
 internal/ownthread < api/product/v1/wire;
 internal/heaplimit < internal/launch;
+internal/launch < internal/child;
 internal/bpffs, internal/lsm < internal/bpflsm;
 internal/bpflsm, internal/roottest < internal/bpflsm/bpflsmtest;
 api/control/v1 < api/control/v1/...;
+api/control/v1/controlv1connect < api/control/v1/client;
 
 # Products see the SDK and nothing else; so do authors' examples.
 api/product/v1/... < sdk, sdk/sdktest;
@@ -67,9 +69,6 @@ update/trust, update/client < update/fetch;
 agent/..., api/..., internal/..., sdk/packagedb, update/... < agent;
 
 # The self-test is an operator and a product at once, from outside.
-api/..., sdk, agent/event, internal/... < agent/selftest;
-
-# The self-test drives an agent from outside, and is its own product.
 api/..., sdk, internal/... < agent/selftest;
 
 # The command line: a client of the control API, and the door to the agent.

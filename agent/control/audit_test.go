@@ -86,7 +86,7 @@ func call(t *testing.T, c *http.Client, m protoreflect.MethodDescriptor) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bailey/bailey.control.v1.ControlService/"+string(m.Name()), strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, controlv1.URL+"/bailey.control.v1.ControlService/"+string(m.Name()), strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,9 +22,6 @@ import (
 	"connectrpc.com/connect"
 )
 
-// SocketName is the socket's name in the run directory.
-const SocketName = "control.sock"
-
 // Config is what a Server needs.
 type Config struct {
 	Run      string // the agent's run directory; created with mode 0755 when missing

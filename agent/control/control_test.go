@@ -67,7 +67,7 @@ func run(t testing.TB, adjust func(*control.Config)) *agent {
 	a.http = httpClient(func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", a.path)
 	})
-	a.client = controlv1connect.NewControlServiceClient(a.http, "http://bailey")
+	a.client = controlv1connect.NewControlServiceClient(a.http, controlv1.URL)
 	t.Cleanup(func() {
 		a.http.CloseIdleConnections()
 		if err := a.stop(); err != nil {
@@ -116,7 +116,7 @@ func TestCurl(t *testing.T) {
 	}
 	a := run(t, nil)
 	out, err := exec.Command(curl, "-sS", "--unix-socket", a.path, "-H", "Content-Type: application/json", "-d", "{}",
-		"http://bailey/bailey.control.v1.ControlService/Status").CombinedOutput()
+		controlv1.URL+"/bailey.control.v1.ControlService/Status").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -140,7 +140,7 @@ func TestMetricsThroughSocket(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := run(t, c.adjust)
-			r, err := a.http.Get("http://bailey/metrics")
+			r, err := a.http.Get(controlv1.URL+"/metrics")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +173,7 @@ func TestBadInputIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := a.http.Post("http://bailey/bailey.control.v1.ControlService/"+c.method, "application/json", strings.NewReader(c.body))
+			r, err := a.http.Post(controlv1.URL+"/bailey.control.v1.ControlService/"+c.method, "application/json", strings.NewReader(c.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -245,7 +245,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	a := run(t, nil)
 	nobody := httpClient(func(context.Context) (net.Conn, error) { return dialAs(65534, a.path) })
 	defer nobody.CloseIdleConnections()
-	client := controlv1connect.NewControlServiceClient(nobody, "http://bailey")
+	client := controlv1connect.NewControlServiceClient(nobody, controlv1.URL)
 	status := func() error {
 		_, err := client.Status(t.Context(), connect.NewRequest(&controlv1.StatusRequest{}))
 		return err

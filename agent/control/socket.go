@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	controlv1 "bailey/api/control/v1"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +29,7 @@ type socket struct {
 // listen binds RUN/control.sock with mode 0600. The lock, which the kernel drops with the agent's death, tells a live
 // agent's socket from a dead one's without a race.
 func listen(run string) (*socket, error) {
-	path := filepath.Join(run, SocketName)
+	path := filepath.Join(run, controlv1.SocketName)
 	if len(path) > maxSocketPath {
 		return nil, &Fault{Class: Invalid, Message: fmt.Sprintf("the control socket's path %s has %d bytes and a unix socket's has at most %d", path, len(path), maxSocketPath), Hint: "choose a shorter run directory with --run"}
 	}

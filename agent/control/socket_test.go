@@ -10,6 +10,7 @@ import (
 
 	"bailey/agent/control"
 	"bailey/agent/control/controltest"
+	controlv1 "bailey/api/control/v1"
 )
 
 func TestLiveAgentKeepsItsSocket(t *testing.T) {
@@ -30,7 +31,7 @@ func TestLiveAgentKeepsItsSocket(t *testing.T) {
 func TestDeadAgentsSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, control.SocketName), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, controlv1.SocketName), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,7 @@ func TestDeadAgentsSocketIsReplaced(t *testing.T) {
 func TestOtherFilesAreNotReplaced(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	path := filepath.Join(dir, control.SocketName)
+	path := filepath.Join(dir, controlv1.SocketName)
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}

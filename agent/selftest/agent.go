@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +13,9 @@ import (
 	"time"
 
 	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
 	"bailey/api/control/v1/controlv1connect"
+	"bailey/internal/child"
 	"bailey/internal/tail"
 
 	"connectrpc.com/connect"
@@ -23,12 +23,10 @@ import (
 
 // agent is the second agent: this program, started as a child.
 type agent struct {
-	yard   *yard
-	cmd    *exec.Cmd
-	ended  chan error
-	log    *tail.Buffer
-	client controlv1connect.ControlServiceClient
-	http   *http.Transport
+	yard    *yard
+	process *child.Process
+	log     *tail.Buffer
+	client  controlv1connect.ControlServiceClient
 }
 
 // startAgent starts the agent and waits until it serves.
@@ -40,23 +38,19 @@ func startAgent(ctx context.Context, program string, y *yard) (*agent, string, e
 		return nil, "", fmt.Errorf("write its configuration: %w", err)
 	}
 	run := filepath.Join(y.dir, "run")
-	a := &agent{yard: y, log: &tail.Buffer{}, ended: make(chan error, 1)}
-	a.cmd = exec.Command(program, "agent", "--config", file, "--state", filepath.Join(y.dir, "state"), "--run", run, "--watch", y.scratch)
-	a.cmd.Stderr = a.log
+	log := &tail.Buffer{}
+	cmd := exec.Command(program, "agent", "--config", file, "--state", filepath.Join(y.dir, "state"), "--run", run, "--watch", y.scratch)
+	cmd.Stderr = log
 	// A group of its own: an interrupt at the terminal is for this process, which then stops the agent in order. If this
 	// process is killed, the agent is told to end; Run stays on its thread, because the death of that is what counts.
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := a.cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p, err := child.Start(cmd)
+	if err != nil {
 		return nil, "", fmt.Errorf("start it: %w", err)
 	}
-	go func() { a.ended <- a.cmd.Wait() }()
-	socket := filepath.Join(run, "control.sock")
-	a.http = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	a.client = controlv1connect.NewControlServiceClient(&http.Client{Transport: a.http}, "http://bailey")
+	a := &agent{yard: y, process: p, log: log, client: client.New(filepath.Join(run, controlv1.SocketName))}
 	var s *connect.Response[controlv1.StatusResponse]
-	err := a.until(ctx, func() (err error) {
+	err = p.Until(ctx, func() (err error) {
 		s, err = a.client.Status(ctx, connect.NewRequest(&controlv1.StatusRequest{}))
 		return err
 	})
@@ -67,43 +61,15 @@ func startAgent(ctx context.Context, program string, y *yard) (*agent, string, e
 	return a, fmt.Sprintf("pid %d watches %s only", s.Msg.GetPid(), y.scratch), nil
 }
 
-// until tries f until it succeeds, the agent ends or ctx does.
-func (a *agent) until(ctx context.Context, f func() error) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case end := <-a.ended:
-			a.ended <- end
-			return errors.New("the agent ended")
-		case <-ctx.Done():
-			return err
-		case <-tick.C:
-		}
-	}
-}
-
 // stopPatience is how long the agent may take to end.
 const stopPatience = 15 * time.Second
 
 // stop ends the agent as an operator does, and by force if it does not go.
 func (a *agent) stop() (string, error) {
-	defer a.http.CloseIdleConnections()
-	_ = a.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-a.ended:
-		if err != nil {
-			return "", fmt.Errorf("the agent ended with %w; it said: %s", err, a.said())
-		}
-		return "in order", nil
-	case <-time.After(stopPatience):
-		_ = a.cmd.Process.Kill()
-		return "", fmt.Errorf("the agent did not end within %s and was killed (%w); it said: %s", stopPatience, <-a.ended, a.said())
+	if err := a.process.Stop(stopPatience); err != nil {
+		return "", fmt.Errorf("%w; it said: %s", err, a.said())
 	}
+	return "in order", nil
 }
 
 // productName is the self-test's product.
@@ -156,7 +122,7 @@ func (a *agent) installProduct(ctx context.Context, program string) (string, err
 		return "", fmt.Errorf("install it: %w", err)
 	}
 	var detail string
-	err = a.until(ctx, func() error {
+	err = a.process.Until(ctx, func() error {
 		r, err := a.client.ProductShow(ctx, connect.NewRequest(&controlv1.ProductShowRequest{Name: productName}))
 		if err != nil {
 			return err

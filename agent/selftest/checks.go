@@ -155,7 +155,7 @@ func (a *agent) cachedNotAsked(ctx context.Context) (string, error) {
 		return "", err
 	}
 	// The first open is answered before its mark is set, so the mark may take one more.
-	if err := a.until(ctx, func() error {
+	if err := a.process.Until(ctx, func() error {
 		n, err := a.askedBy(ctx, func() error { return read(path) })
 		if err == nil && n > 0 {
 			err = errors.New("the verdict is not cached")

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"bailey/internal/child"
 	"bailey/internal/launch"
 	"bailey/internal/tail"
 
@@ -112,74 +113,20 @@ func inPrivate(ctx context.Context, c Config, said *tail.Buffer) error {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C"} // not the service manager's socket
 	// This thread stays until the trial is over: its end is what the signal tells of.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := launch.Start(cmd); err != nil {
+	p, err := child.Start(cmd)
+	if err != nil {
 		return fmt.Errorf("start it: %w", err)
 	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	go p.wait()
-	err = p.try(ctx, c, run, scratch)
-	if err == nil {
-		err = p.stop()
+	if err = try(ctx, p, c, run, scratch); err == nil {
+		err = p.Stop(stopPatience)
 	}
-	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // whatever it left
-	<-p.ended
+	_ = unix.Kill(-p.PID(), unix.SIGKILL) // whatever it left
+	_ = p.Wait()                          // killed, if it was still there
 	return err
-}
-
-// process is the agent that is tried.
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-	how   error // after ended
-}
-
-func (p *process) wait() {
-	p.how = p.cmd.Wait()
-	close(p.ended)
-}
-
-// until tries f until it succeeds, the agent ends or ctx does.
-func (p *process) until(ctx context.Context, f func() error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-p.ended:
-			return fmt.Errorf("it ended: %w", p.end())
-		case <-ctx.Done():
-			return fmt.Errorf("within %v: %w", patience, err)
-		case <-tick.C:
-		}
-	}
-}
-
-func (p *process) end() error {
-	if p.how == nil {
-		return errors.New("exit status 0")
-	}
-	return p.how
 }
 
 // stopPatience is how long it may take to end.
 const stopPatience = 15 * time.Second
-
-// stop ends the agent as an operator does.
-func (p *process) stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-		if p.how != nil {
-			return fmt.Errorf("told to end, it ended with %w", p.how)
-		}
-		return nil
-	case <-time.After(stopPatience):
-		return fmt.Errorf("told to end, it did not within %v", stopPatience)
-	}
-}
 
 // words is a list in one line.
 func words(list []string) string { return strings.Join(list, "; ") }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,26 +12,23 @@ import (
 	"sync"
 
 	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
 	"bailey/api/control/v1/controlv1connect"
 	productv1 "bailey/api/product/v1"
+	"bailey/internal/child"
 	"bailey/internal/launch"
 
 	"connectrpc.com/connect"
 )
 
 // try looks whether the agent serves its operator, and hears of a program that is executed and of a file that is written.
-func (p *process) try(ctx context.Context, c Config, run, scratch string) error {
+func try(ctx context.Context, p *child.Process, c Config, run, scratch string) error {
 	// Its filesystems are seen through it alone.
-	root := fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid)
-	socket := filepath.Join(root, run, "control.sock")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	defer transport.CloseIdleConnections()
-	client := controlv1connect.NewControlServiceClient(&http.Client{Transport: transport}, "http://bailey")
+	root := fmt.Sprintf("/proc/%d/root", p.PID())
+	agent := client.New(filepath.Join(root, run, controlv1.SocketName))
 	var status *controlv1.StatusResponse
-	err := p.until(ctx, func() error {
-		r, err := client.Status(ctx, connect.NewRequest(&controlv1.StatusRequest{}))
+	err := p.Until(ctx, func() error {
+		r, err := agent.Status(ctx, connect.NewRequest(&controlv1.StatusRequest{}))
 		if err == nil {
 			status = r.Msg
 		}
@@ -45,10 +40,10 @@ func (p *process) try(ctx context.Context, c Config, run, scratch string) error 
 	if v := strings.TrimPrefix(status.GetVersion(), "v"); v != c.Version {
 		return fmt.Errorf("it says that it is version %s", v)
 	}
-	if err := p.hears(ctx, client, c.Program, filepath.Join(root, scratch, "written")); err != nil {
+	if err := hears(ctx, p, agent, c.Program, filepath.Join(root, scratch, "written")); err != nil {
 		return err
 	}
-	r, err := client.Health(ctx, connect.NewRequest(&controlv1.HealthRequest{}))
+	r, err := agent.Health(ctx, connect.NewRequest(&controlv1.HealthRequest{}))
 	if err != nil {
 		return fmt.Errorf("it does not say how it is: %w", err)
 	}
@@ -65,9 +60,9 @@ func (p *process) try(ctx context.Context, c Config, run, scratch string) error 
 }
 
 // hears has the sensors work on this kernel, and proves that they do.
-func (p *process) hears(ctx context.Context, client controlv1connect.ControlServiceClient, program, file string) error {
+func hears(ctx context.Context, p *child.Process, agent controlv1connect.ControlServiceClient, program, file string) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := client.Events(ctx, connect.NewRequest(&controlv1.EventsRequest{Kinds: []string{"exec", "close_write"}}))
+	s, err := agent.Events(ctx, connect.NewRequest(&controlv1.EventsRequest{Kinds: []string{"exec", "close_write"}}))
 	if err != nil {
 		cancel()
 		return fmt.Errorf("ask it for events: %w", err)
@@ -81,7 +76,7 @@ func (p *process) hears(ctx context.Context, client controlv1connect.ControlServ
 	})
 	defer reading.Wait()
 	defer cancel()
-	return p.until(ctx, func() error { // what happens before the sensors are attached is not heard of
+	return p.Until(ctx, func() error { // what happens before the sensors are attached is not heard of
 		if err := errors.Join(os.WriteFile(file, []byte("x"), 0o600), launch.Run(exec.CommandContext(ctx, program, "version"))); err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"bailey/agent/control"
+	controlv1 "bailey/api/control/v1"
 	"bailey/internal/command"
 
 	"github.com/spf13/cobra"
@@ -86,7 +86,7 @@ and talks to a running agent over its control socket; "bailey history" and "bail
 }
 
 // socket returns the path of the control socket that was chosen.
-func (a *app) socket() string { return filepath.Join(a.run, control.SocketName) }
+func (a *app) socket() string { return filepath.Join(a.run, controlv1.SocketName) }
 
 // printf writes to stdout.
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.Stdout, format, args...) }

@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 
+	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
+
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 )
@@ -31,11 +34,11 @@ loopback.`,
 }
 
 func (a *app) printMetrics(ctx context.Context) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://bailey/metrics", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, controlv1.URL+"/metrics", nil)
 	if err != nil {
 		return fmt.Errorf("ask for metrics: %w", err)
 	}
-	out, err := a.httpClient().Do(r)
+	out, err := client.HTTP(a.socket()).Do(r)
 	if err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}

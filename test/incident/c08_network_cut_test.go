@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	controlv1 "bailey/api/control/v1"
 	"bailey/test/rig"
 )
 
@@ -44,7 +45,7 @@ func TestC08NetworkCut(t *testing.T) {
 	})
 	s.replay(story{ID: "C8-x1", Name: "another trigger: the operator's channel", Must: "G3 G8",
 		Did: "goes for the agent's control socket and denies whoever opens something"}, func(r *replay) {
-		socket := filepath.Join(r.Run, "control.sock")
+		socket := filepath.Join(r.Run, controlv1.SocketName)
 		r.plays(r.spec(map[string]string{"fault": "seize", "at": "ready", "targets": socket, "deny_path": r.Run}))
 		r.watch(func() {
 			r.everyAttemptFailed("write_0", "unlink_0", "dial_0", "internet")

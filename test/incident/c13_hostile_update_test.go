@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	controlv1 "bailey/api/control/v1"
 )
 
 // eScan's update server.
@@ -134,7 +136,7 @@ func newVictims(r *replay) *victims {
 	if err := os.WriteFile(key, []byte("the witness's"), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
-	v.files = []string{filepath.Join(r.Run, "control.sock"), key, r.Config}
+	v.files = []string{filepath.Join(r.Run, controlv1.SocketName), key, r.Config}
 	for _, f := range v.files[1:] {
 		text, err := os.ReadFile(f)
 		if err != nil {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 
 	"bailey/agent/keeper"
 	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
 	"bailey/api/control/v1/controlv1connect"
 	"bailey/internal/roottest"
 
@@ -141,12 +140,7 @@ func (a *Agent) Start() {
 	if err := a.Cmd.Start(); err != nil {
 		a.T.Fatal(err)
 	}
-	socket := filepath.Join(a.Run, "control.sock")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	a.T.Cleanup(transport.CloseIdleConnections)
-	a.Client = controlv1connect.NewControlServiceClient(&http.Client{Transport: transport}, "http://bailey")
+	a.Client = client.New(filepath.Join(a.Run, controlv1.SocketName))
 	a.Eventually("the agent serves", 20*time.Second, a.Serves)
 }
 

@@ -115,7 +115,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: await")
 	}
-	path := filepath.Join(ts.Getenv("RUN"), control.SocketName)
+	path := filepath.Join(ts.Getenv("RUN"), controlv1.SocketName)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
