@@ -17,6 +17,7 @@ type updateStream struct {
 	Frozen    string `json:"frozen"`
 	Waiting   string `json:"waiting"`
 	Problem   string `json:"problem"`
+	Offers    []offer
 	Update    struct {
 		Version string `json:"version"`
 		State   string `json:"state"`
@@ -28,6 +29,9 @@ type updateStream struct {
 		} `json:"rehearsal"`
 	} `json:"update"`
 }
+
+// offer is a release that is to be had, and why it is not tried again.
+type offer struct{ Version, Bad string }
 
 // unsettled are the states in which a release is neither in force for good nor out of it.
 var unsettled = []string{"promote", "watch", "roll_back"}

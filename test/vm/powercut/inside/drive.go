@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -16,7 +14,7 @@ var ended = []string{"committed", "refused", "rolled_back", "superseded"}
 // drive offers one release after the other, each when the one before has ended, until there is none left or the power goes.
 func (m *machine) drive() error {
 	said, since := "", time.Now()
-	for m.step < m.last || !m.over(said) {
+	for {
 		var s updateStream
 		if err := ask(&s, "update", "show", stream); err != nil {
 			return err
@@ -29,6 +27,10 @@ func (m *machine) drive() error {
 				fmt.Printf("because: %s; %+v\n", s.Update.Reason, s.Update.Rehearsal)
 			}
 		}
+		if m.step == m.last && m.over(&s) {
+			fmt.Println("CUT-DONE")
+			return nil
+		}
 		if err := m.next(&s); err != nil {
 			return err
 		}
@@ -37,20 +39,13 @@ func (m *machine) drive() error {
 		}
 		pause()
 	}
-	fmt.Println("CUT-DONE")
-	return nil
 }
 
 // use starts, whenever a release is watched, what it crashes at if it does so late.
 func use() {
 	for ; ; pause() {
-		var n int
-		text, err := os.ReadFile(step)
-		if err != nil || !strings.HasSuffix(recorded(), " watch") {
-			continue
-		}
-		if _, err := fmt.Sscan(string(text), &n); err == nil {
-			_ = exec.Command(trigger(n)).Run() // whether it is allowed does not matter
+		if u := recorded(); u.State == "watch" {
+			_ = exec.Command(trigger(u.Offer.Release.Version)).Run() // whether it is allowed does not matter
 		}
 	}
 }
@@ -62,7 +57,7 @@ func (m *machine) next(s *updateStream) error {
 			return err
 		}
 	}
-	if m.step > 0 && !m.over(s.Update.Version+" "+s.Update.State) || m.step == m.last {
+	if m.step > 0 && !m.over(s) || m.step == m.last {
 		return nil
 	}
 	m.step++
@@ -73,7 +68,12 @@ func (m *machine) next(s *updateStream) error {
 	return err
 }
 
-// over reports whether the update of the present step has ended.
-func (m *machine) over(said string) bool {
-	return slices.ContainsFunc(ended, func(state string) bool { return said == strconv.Itoa(m.step)+" "+state })
+// over reports whether nothing more comes of the present step. A release that the machine twice went down with is refused, whatever is in it, and one
+// before it that is newer than what is installed may be tried then.
+func (m *machine) over(s *updateStream) bool {
+	if !slices.Contains(ended, s.Update.State) {
+		return false
+	}
+	newest := strconv.Itoa(m.step)
+	return s.Update.Version == newest || slices.ContainsFunc(s.Offers, func(o offer) bool { return o.Version == newest && o.Bad != "" })
 }

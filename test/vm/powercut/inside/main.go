@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,15 +96,15 @@ func (m *machine) prepare() error {
 	}
 	m.last = len(repos) - 1
 	for n := range m.last + 1 {
-		if err := os.WriteFile(trigger(n), rig.TinyProgram(fmt.Sprint(n)), 0o755); err != nil {
+		if err := os.WriteFile(trigger(strconv.Itoa(n)), rig.TinyProgram(fmt.Sprint(n)), 0o755); err != nil {
 			return err
 		}
 	}
 	return m.offer()
 }
 
-// trigger is the program at which the content of a step crashes, if it is one that does so late.
-func trigger(n int) string { return fmt.Sprintf("%s/late-%d", scratch, n) }
+// trigger is the program at which the content of a version crashes, if it is one that does so late.
+func trigger(version string) string { return scratch + "/late-" + version }
 
 // offer has the repository offer what it did in step; that is on the disk first, so that no later boot offers less.
 func (m *machine) offer() error {
@@ -192,7 +193,7 @@ func cutWhen(at string) {
 			break
 		}
 		now := recorded()
-		if now != before && strings.HasSuffix(now, " "+at) {
+		if now != before && now.State == at {
 			err = os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0)
 		}
 		before = now
@@ -200,17 +201,25 @@ func cutWhen(at string) {
 	fmt.Printf("CUT-FAIL the power does not go at %s: %v\n", at, err)
 }
 
-// recorded is the present update's version and state, by the record itself.
-func recorded() string {
+// recordedUpdate is the present update by the record itself.
+type recordedUpdate struct {
+	State string `json:"state"`
+	Began string `json:"began"`
+	Offer struct {
+		Release struct {
+			Version string `json:"version"`
+		} `json:"release"`
+	} `json:"offer"`
+}
+
+// recorded reads it; it is empty as long as there is none.
+func recorded() recordedUpdate {
 	var r struct {
-		Current struct {
-			State string `json:"state"`
-			Began string `json:"began"`
-		} `json:"current"`
+		Current recordedUpdate `json:"current"`
 	}
 	text, err := os.ReadFile(record)
 	if err != nil || json.Unmarshal(text, &r) != nil {
-		return ""
+		return recordedUpdate{}
 	}
-	return r.Current.Began + " " + r.Current.State
+	return r.Current
 }
