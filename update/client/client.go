@@ -230,6 +230,9 @@ func New(cfg Config) (*Client, error) {
 		}
 		s.around = s.record.Current != nil
 		s.record.woken(cfg.Now())
+		if u := s.record.Current; u != nil && u.State.Ended() {
+			c.tidy(s)
+		}
 		c.streams = append(c.streams, s)
 	}
 	return c, nil
@@ -426,18 +429,20 @@ func (c *Client) enter(s *stream, to State, reason string) {
 	if s.around = s.around || to.around(); to != Shadow {
 		s.beside = nil
 	}
-	var left error
 	if to.Ended() {
-		left = c.conclude(s)
+		s.record.conclude(now)
 	}
 	c.save(s)
-	if left != nil {
-		s.record.Problem = left.Error()
+	if to.Ended() {
+		c.tidy(s)
 	}
 	c.told(s, m)
 	poke(s.wake)
-	if to == RolledBack { // something else is to be had now
+	switch to {
+	case RolledBack: // something else is to be had now
 		c.Check()
+	case Fetch: // it is done by a look
+		c.lookSoon()
 	}
 }
 

@@ -12,17 +12,15 @@ import (
 	"bailey/update/trust"
 )
 
-// conclude takes note of how an update ended, and clears away what it had on the disk. The error is of that alone: the update has ended. Caller
-// holds s.mu and saves the record.
-func (c *Client) conclude(s *stream) (err error) {
-	r, u, now := &s.record, s.record.Current, c.cfg.Now()
+// conclude takes note of how the present update ended.
+func (r *Record) conclude(now time.Time) {
+	u := r.Current
 	switch u.State {
 	case Committed:
 		r.Installed, r.Epoch = u.version(), max(r.Epoch, u.Offer.Release.Epoch)
 		last := *u
 		last.Rehearsal, last.Shadow = nil, nil
 		r.Last = &last
-		err = c.keepBase(s.id) // without, deltas do not fit, and whole bundles do
 	case Refused, RolledBack:
 		r.Bad[u.version()] = fmt.Sprintf("%s: %s", u.State, u.Reason)
 		r.Failures = append(r.Failures, now)
@@ -33,21 +31,38 @@ func (c *Client) conclude(s *stream) (err error) {
 			r.Frozen = fmt.Sprintf("%d releases went wrong within a day, the last: %s", len(r.Failures), u.Reason)
 		}
 	}
-	return errors.Join(err, c.clear(s.id, u))
 }
 
-// keepBase keeps the files of what was just committed.
+// tidy clears away what the present update, which has ended, has on the disk. It comes after save: at a power cut between them the files are there,
+// and go at the next start; the other way round an update that the disk knows to be on its way would lack them. What cannot be cleared away is a Problem,
+// and the update has ended all the same. Caller holds s.mu.
+func (c *Client) tidy(s *stream) {
+	u, unsaved := s.record.Current, s.record.Problem != ""
+	var err error
+	if u.State == Committed {
+		err = c.keepBase(s.id) // without, deltas do not fit, and whole bundles do
+	}
+	err = errors.Join(err, c.clear(s.id, u))
+	if unsaved { // there may be room now
+		c.save(s)
+	}
+	if err != nil {
+		s.record.Problem = err.Error()
+	}
+}
+
+// keepBase keeps the files of what was just committed. Their manifest goes last: as long as it is not there, there is no base.
 func (c *Client) keepBase(id release.Stream) error {
 	base, staged := c.base(id), c.staged(id)
-	if _, err := os.Stat(filepath.Join(staged, manifestFile)); err != nil {
+	files, manifest := filepath.Join(staged, filesDir), filepath.Join(staged, manifestFile)
+	if _, err := os.Stat(manifest); err != nil {
 		return nil // it was kept before a power cut
 	}
-	return errors.Join(
-		os.RemoveAll(base), os.MkdirAll(base, 0o700),
-		os.Rename(filepath.Join(staged, filesDir), filepath.Join(base, filesDir)),
-		os.Rename(filepath.Join(staged, manifestFile), filepath.Join(base, manifestFile)),
-		durable.SyncDir(base),
-	)
+	var err error
+	if _, serr := os.Stat(files); serr == nil { // else they were moved before a power cut
+		err = errors.Join(os.RemoveAll(base), os.MkdirAll(base, 0o700), os.Rename(files, filepath.Join(base, filesDir)))
+	}
+	return errors.Join(err, os.Rename(manifest, filepath.Join(base, manifestFile)), durable.SyncDir(base))
 }
 
 // clear removes what an update that ended has on the disk.

@@ -2,6 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -26,8 +29,11 @@ func (c *Client) rehearse(ctx context.Context, j *job) (outcome, error) {
 	return move(Refused, "rehearsal: %s", reasons).with(edit), nil
 }
 
-// changed says whether the product is another one than when the update was staged.
+// changed says why the update is to be staged anew: the product is another one than when it was, or what was staged is not there.
 func (c *Client) changed(j *job) (string, error) {
+	if _, err := os.Stat(filepath.Join(c.staged(j.stream.id), folderDir)); errors.Is(err, fs.ErrNotExist) {
+		return "what was staged is gone", nil
+	}
 	in, err := c.installed(j.stream.id.Product)
 	if err != nil || in.Name == j.update.Previous || in.Name == j.update.Release {
 		return "", err
