@@ -140,7 +140,7 @@ func TestMetricsThroughSocket(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := run(t, c.adjust)
-			r, err := a.http.Get(controlv1.URL+"/metrics")
+			r, err := a.http.Get(controlv1.URL + "/metrics")
 			if err != nil {
 				t.Fatal(err)
 			}

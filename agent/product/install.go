@@ -409,14 +409,22 @@ func (m *Manager) Remove(ctx context.Context, name string, purge bool) error {
 	return nil
 }
 
-// erase removes the product's files: the record first, so that a power cut leaves a removed product and not half of one.
+// erase removes the product's files: the record first, or all of them by one rename, so that a power cut leaves a removed product and not half of one.
 func (u *unit) erase(purge bool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	err := u.log.Close()
 	switch {
 	case purge:
-		return errors.Join(err, os.RemoveAll(u.dir), durable.SyncDir(u.m.dir))
+		aside := filepath.Join(u.m.dir, stagingPrefix+"purged-"+u.name) // what is left of it goes at the next start
+		perr := os.RemoveAll(aside)
+		if perr == nil {
+			perr = os.Rename(u.dir, aside)
+		}
+		if perr == nil || errors.Is(perr, os.ErrNotExist) {
+			perr = errors.Join(durable.SyncDir(u.m.dir), os.RemoveAll(aside))
+		}
+		return errors.Join(err, perr)
 	case u.broken == nil:
 		r := Record{Name: u.name, UID: u.record.UID, State: u.record.State, Removed: true, Installed: u.record.Installed}
 		err = errors.Join(err, u.save(r))

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -244,5 +245,46 @@ func TestRemove_keeps_state_unless_told(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(y.cfg.State, "products", "p")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left: %v", err)
+	}
+}
+
+// TestPurgeThatIsCutShort: what cannot be removed to its end is no product any more, not even a broken one, and keeps no agent from starting.
+func TestPurgeThatIsCutShort(t *testing.T) {
+	y := newYard(t, nil)
+	y.run()
+	y.install("p", "1", "sleep", "")
+	dir := filepath.Join(y.cfg.State, "products")
+	busy := filepath.Join(dir, "p", "state", "busy")
+	if err := os.Mkdir(busy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("bailey-test", busy, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	unmount := sync.OnceFunc(func() {
+		mounted, err := filepath.Glob(filepath.Join(dir, "*", "state", "busy"))
+		if err != nil || len(mounted) != 1 {
+			t.Fatalf("mounted: %v, %v", mounted, err)
+		}
+		if err := unix.Unmount(mounted[0], 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(unmount)
+	if err := y.m.Remove(t.Context(), "p", true); err == nil {
+		t.Error("it says that it removed everything")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "p")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a product is left: %v", err)
+	}
+	if _, err := product.New(y.cfg); err != nil {
+		t.Errorf("started with what is left: %v", err)
+	}
+	unmount()
+	if err := y.m.Remove(t.Context(), "p", true); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

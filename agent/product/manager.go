@@ -156,9 +156,9 @@ func (m *Manager) load() error {
 		return fmt.Errorf("open product state: %w", err)
 	}
 	for _, e := range entries {
-		if isStaging(e.Name()) { // an installation that a crash or power cut ended
+		if isStaging(e.Name()) { // an installation, or a removal, that a crash or power cut ended: it is in nobody's way
 			if err := os.RemoveAll(filepath.Join(m.dir, e.Name())); err != nil {
-				return fmt.Errorf("remove unfinished installation: %w", err)
+				m.cfg.Log.Warn("what a crash or a power cut left unfinished is not removed", "err", err)
 			}
 		}
 	}
