@@ -58,11 +58,12 @@ func (c *Client) keepBase(id release.Stream) error {
 	if _, err := os.Stat(manifest); err != nil {
 		return nil // it was kept before a power cut
 	}
-	var err error
-	if _, serr := os.Stat(files); serr == nil { // else they were moved before a power cut
-		err = errors.Join(os.RemoveAll(base), os.MkdirAll(base, 0o700), os.Rename(files, filepath.Join(base, filesDir)))
+	if _, err := os.Stat(files); err == nil { // else they were moved before a power cut
+		if err := errors.Join(os.RemoveAll(base), os.MkdirAll(base, 0o700), os.Rename(files, filepath.Join(base, filesDir))); err != nil {
+			return err
+		}
 	}
-	return errors.Join(err, os.Rename(manifest, filepath.Join(base, manifestFile)), durable.SyncDir(base))
+	return errors.Join(os.Rename(manifest, filepath.Join(base, manifestFile)), durable.SyncDir(base))
 }
 
 // clear removes what an update that ended has on the disk.
