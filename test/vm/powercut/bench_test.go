@@ -191,10 +191,11 @@ type life struct {
 	wall    time.Duration
 }
 
-// moment says when the power goes: by the machine itself, when an update comes into the state at; or a while after the machine started (early), after
-// it said that an update is in a state, or after it has found itself in order.
+// moment says when the power goes: by the machine itself, when an update comes into the state at, or when the agent has put so many files in their places; or a
+// while after the machine started (early), after it said that an update is in a state, or after it has found itself in order.
 type moment struct {
 	at    string
+	write int
 	early bool
 	state string
 	after time.Duration
@@ -222,8 +223,11 @@ const bootLimit = 5 * time.Minute
 
 func (b *bench) tryBoot(m moment) (life, error) {
 	c := b.c
-	if m.at != "" {
+	switch {
+	case m.at != "":
 		c.Append = "cut.at=" + m.at
+	case m.write > 0:
+		c.Append = fmt.Sprintf("cut.write=%d", m.write)
 	}
 	ctx, cancel := context.WithTimeout(b.t.Context(), bootLimit)
 	defer cancel()
@@ -254,14 +258,29 @@ func (b *bench) tryBoot(m moment) (life, error) {
 			over = true
 		}
 	}
-	return judge(vm.Wait(), m.at)
+	return judge(vm.Wait(), m.itself())
 }
+
+func (m moment) String() string {
+	switch {
+	case m.write > 0:
+		return fmt.Sprintf("at write %d", m.write)
+	case m.early:
+		return "early"
+	case m.state != "":
+		return "soon after " + m.state
+	}
+	return "a while after the boot"
+}
+
+// itself reports whether the machine takes its own power.
+func (m *moment) itself() bool { return m.at != "" || m.write > 0 }
 
 // due reports whether the power goes now.
 func (m *moment) due(now, began, checked, seen time.Time) bool {
 	since := func(t time.Time, d time.Duration) bool { return !t.IsZero() && now.Sub(t) >= d }
 	switch {
-	case m.at != "":
+	case m.itself():
 		return false
 	case m.early:
 		return since(began, m.after)
@@ -272,9 +291,9 @@ func (m *moment) due(now, began, checked, seen time.Time) bool {
 }
 
 // judge reads what the machine said.
-func judge(end qemu.End, at string) (life, error) {
+func judge(end qemu.End, itself bool) (life, error) {
 	l := life{wall: end.Wall}
-	cut := at == "" || strings.Contains(end.Console, "sysrq: Resetting")
+	cut := !itself || strings.Contains(end.Console, "sysrq: Resetting")
 	for line := range strings.Lines(end.Report) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch word {

@@ -54,7 +54,8 @@ func TestPowerCutsAtRandom(t *testing.T) {
 	began, checked, lives := time.Now(), 0, 1
 	in := map[string]int{} // cuts by state of the update
 	for n := range cuts {
-		l := b.boot(anyMoment(random))
+		m := anyMoment(random)
+		l := b.boot(m)
 		_, state, _ := strings.Cut(l.state, " ")
 		switch {
 		case l.checked == "":
@@ -66,7 +67,7 @@ func TestPowerCutsAtRandom(t *testing.T) {
 		if l.checked != "" {
 			checked++
 		}
-		t.Logf("cut %d after %.1f s, in %s; found: %s", n+1, l.wall.Seconds(), state, l.checked)
+		t.Logf("cut %d, %s, after %.1f s, in %s; found: %s", n+1, m, l.wall.Seconds(), state, l.checked)
 		if l.done {
 			b.renew()
 			lives++
@@ -79,14 +80,20 @@ func TestPowerCutsAtRandom(t *testing.T) {
 		cuts, time.Since(began).Seconds(), time.Since(began).Seconds()/float64(max(cuts, 1)), lives, checked, count(in))
 }
 
-// anyMoment is one in a boot, which takes some seconds; a while after one, when most likely a release is rehearsed; or soon after an update came into a state.
+// maxWrites is as many files as the agent may have put in their places when the power goes. Each update has some twenty.
+const maxWrites = 40
+
+// anyMoment is one in a boot, which takes some seconds; a while after one, when most likely a release is rehearsed; soon after an update came into a state; or
+// right when a file was put in its place.
 func anyMoment(random *rand.Rand) moment {
 	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
-	switch random.IntN(4) {
+	switch random.IntN(5) {
 	case 0:
 		return moment{early: true, after: upTo(12 * time.Second)}
 	case 1:
 		return moment{state: states[random.IntN(len(states))], after: upTo(time.Second)}
+	case 2:
+		return moment{write: 1 + random.IntN(maxWrites)}
 	}
 	return moment{after: upTo(14 * time.Second)}
 }

@@ -51,8 +51,11 @@ func run() error {
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	if at := cutAt(); at != "" {
-		go cutWhen(at)
+	if at := wanted("cut.at"); at != "" {
+		go cutAtState(at)
+	}
+	if n, err := strconv.Atoi(wanted("cut.write")); err == nil {
+		go cutAtWrite(n)
 	}
 	go use()
 	if err := m.startAgent(); err != nil {
@@ -162,64 +165,3 @@ func eventually(what string, f func() error) error {
 }
 
 func pause() { <-time.After(50 * time.Millisecond) }
-
-// cutAt is the state of an update at which the kernel's command line wants the power to go.
-func cutAt() string {
-	line, _ := os.ReadFile("/proc/cmdline")
-	for _, w := range strings.Fields(string(line)) {
-		if at, ok := strings.CutPrefix(w, "cut.at="); ok {
-			return at
-		}
-	}
-	return ""
-}
-
-// cutWhen takes the power, nothing being written back, as soon as the record says that an update came into a state. What it said when the machine booted is
-// no such moment.
-func cutWhen(at string) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-	for err == nil {
-		if _, err = unix.InotifyAddWatch(fd, filepath.Dir(record), unix.IN_MOVED_TO); err == nil {
-			break
-		}
-		if errors.Is(err, unix.ENOENT) { // the agent makes it
-			err = nil
-		}
-		pause()
-	}
-	buffer := make([]byte, 4096)
-	for before := recorded(); err == nil; {
-		if _, err = unix.Read(fd, buffer); err != nil {
-			break
-		}
-		now := recorded()
-		if now != before && now.State == at {
-			err = os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0)
-		}
-		before = now
-	}
-	fmt.Printf("CUT-FAIL the power does not go at %s: %v\n", at, err)
-}
-
-// recordedUpdate is the present update by the record itself.
-type recordedUpdate struct {
-	State string `json:"state"`
-	Began string `json:"began"`
-	Offer struct {
-		Release struct {
-			Version string `json:"version"`
-		} `json:"release"`
-	} `json:"offer"`
-}
-
-// recorded reads it; it is empty as long as there is none.
-func recorded() recordedUpdate {
-	var r struct {
-		Current recordedUpdate `json:"current"`
-	}
-	text, err := os.ReadFile(record)
-	if err != nil || json.Unmarshal(text, &r) != nil {
-		return recordedUpdate{}
-	}
-	return r.Current
-}
