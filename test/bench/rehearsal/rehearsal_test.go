@@ -25,7 +25,7 @@ import (
 
 var (
 	rounds  = flag.Int("rounds", 1, "how often a rehearsal and a rest of the same length follow each other")
-	fill    = flag.Int64("fill", 0, "how many bytes of a past there are on the disk before; 0: as many questions as a rehearsal asks")
+	fill    = flag.Int64("fill", 0, "how many bytes of a past there are on the disk before, unless the recorder is full with less; 0: as many questions as a rehearsal asks")
 	results = flag.String("results", "", "the file that the results are written to")
 )
 
@@ -108,6 +108,7 @@ func past(a *rig.Agent) {
 		paths = append(paths, a.File(fmt.Sprintf("past/%d/f%d", i%64, i), fmt.Sprint("text ", i), 0o644))
 	}
 	program := a.Program("worker")
+	var oldest string
 	for i := 0; ; i++ {
 		f, err := os.Open(paths[i%len(paths)])
 		if err != nil {
@@ -119,7 +120,12 @@ func past(a *rig.Agent) {
 				a.T.Fatal(err)
 			}
 		}
-		if i >= 2*len(paths) && i%1000 == 0 && stored(a) >= *fill {
+		if i < 2*len(paths) || i%1000 != 0 {
+			continue
+		}
+		sum, first := stored(a)
+		full := oldest != "" && first != oldest // it gave its oldest away
+		if oldest = first; sum >= *fill || full {
 			break
 		}
 	}
@@ -130,13 +136,14 @@ func past(a *rig.Agent) {
 		}
 		return nil
 	})
-	a.T.Logf("%d MiB are recorded", stored(a)>>20)
+	sum, _ := stored(a)
+	a.T.Logf("%d MiB are recorded", sum>>20)
 }
 
-// stored is how much is recorded, on the disk.
-func stored(a *rig.Agent) (sum int64) {
+// stored is how much is recorded, on the disk, and in which file the oldest of it is.
+func stored(a *rig.Agent) (sum int64, first string) {
 	a.T.Helper()
-	err := filepath.WalkDir(filepath.Join(a.State, recorder.DirName), func(_ string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(a.State, recorder.DirName), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -144,12 +151,15 @@ func stored(a *rig.Agent) (sum int64) {
 		if err == nil {
 			sum += info.Size()
 		}
+		if first == "" { // in the order of their names
+			first = path
+		}
 		return nil // one that was overwritten meanwhile
 	})
 	if err != nil {
 		a.T.Fatal(err)
 	}
-	return sum
+	return sum, first
 }
 
 // bench measures on one agent.
@@ -282,6 +292,7 @@ func at(list []time.Duration, ofHundred int) time.Duration {
 // table is what was found.
 func (b *bench) table(r *controlv1.Rehearsal, rest, all, asked *side, rests []*side) string {
 	var out strings.Builder
+	recorded, _ := stored(b.a)
 	fmt.Fprintf(&out, `# What a rehearsal costs the machine
 
 %s, %d processors, load %s, %d rounds of a rehearsal and a rest of the same length, in turn, on a recorder of %d MiB. In each a program that exits is
@@ -289,7 +300,7 @@ executed and a file opened again and again; both are asked about. See [test/benc
 
 | | execs | median | p99 | longest | opens | median | p99 | longest | agent's memory at most |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-`, time.Now().UTC().Format(time.DateOnly), processors(), load(), *rounds, stored(b.a)>>20)
+`, time.Now().UTC().Format(time.DateOnly), processors(), load(), *rounds, recorded>>20)
 	for _, l := range []struct {
 		name string
 		s    *side
