@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,6 +39,7 @@ func spawnLoad(workers int) (stop func()) {
 	return func() { close(quit); group.Wait() }
 }
 
+// sleepers starts programs that sleep, and returns when they do: Start returns from the middle of execve, before the kernel says that it happened.
 func sleepers(t testing.TB, n int) []*exec.Cmd {
 	t.Helper()
 	var all []*exec.Cmd
@@ -48,7 +51,23 @@ func sleepers(t testing.TB, n int) []*exec.Cmd {
 		all = append(all, cmd)
 	}
 	t.Cleanup(func() { end(all) })
+	for late := time.Now().Add(patience); slices.ContainsFunc(all, func(cmd *exec.Cmd) bool { return !sleeps(t, cmd) }); pause(time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("a program that sleeps does not")
+		}
+	}
 	return all
+}
+
+// sleeps reports whether a process is in the system call that it executed its program for.
+func sleeps(t testing.TB, cmd *exec.Cmd) bool {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(string(text), " ")
+	return number == strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP) || number == strconv.Itoa(unix.SYS_NANOSLEEP)
 }
 
 func end(all []*exec.Cmd) {
@@ -149,7 +168,7 @@ func TestWantedAgainAndAgainUnderLoad(t *testing.T) {
 	for round := range 50 {
 		born := sleepers(t, 2) // unwanted
 		w.SetWanted(true)
-		for range 2 { // wanted; Start returns from the middle of execve, before the kernel says that it happened
+		for range 2 { // wanted; what the kernel said of it is applied a moment later
 			cmd := sleepers(t, 1)[0]
 			w.exec(t, cmd.Process.Pid)
 			born = append(born, cmd)
