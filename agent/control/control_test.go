@@ -19,6 +19,7 @@ import (
 	"bailey/agent/control"
 	"bailey/agent/control/controltest"
 	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
 	"bailey/api/control/v1/controlv1connect"
 	"bailey/internal/leakcheck"
 	"bailey/internal/roottest"
@@ -64,12 +65,8 @@ func run(t testing.TB, adjust func(*control.Config)) *agent {
 		cancel()
 		return <-done
 	}
-	a.http = httpClient(func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", a.path)
-	})
-	a.client = controlv1connect.NewControlServiceClient(a.http, controlv1.URL)
+	a.http, a.client = client.HTTP(a.path), client.New(a.path)
 	t.Cleanup(func() {
-		a.http.CloseIdleConnections()
 		if err := a.stop(); err != nil {
 			t.Errorf("stop: %v", err)
 		}
