@@ -219,14 +219,19 @@ func (r *Rules) Remove(product, id, reason string) error {
 	return nil
 }
 
-// dropLocked ends the rules for which judge has a word, and returns what to tell. r.mu is held.
+// dropLocked ends the rules for which judge has a word, and returns what to tell: of one whose lease has ended, that it has, whatever the
+// word is. r.mu is held.
 func (r *Rules) dropLocked(judge func(*entry) (what, reason string)) []Change {
+	now := boottime.Now()
 	var changes []Change
 	var gone []*entry
 	for _, e := range r.entries {
 		what, reason := judge(e)
 		if what == "" {
 			continue
+		}
+		if e.until <= now {
+			what, reason = Expired, leaseEnded
 		}
 		changes = append(changes, Change{Rule: e.rule, What: what, Until: e.until, Hits: r.hits(e), Reason: reason})
 		gone = append(gone, e)
@@ -483,7 +488,8 @@ func (r *Rules) migrate() error {
 func (r *Rules) installAgain(n *noted) error {
 	now := boottime.Now()
 	if n.Until <= now {
-		return errors.New("its lease ended")
+		r.cfg.Changed(Change{Rule: n.Rule, What: Expired, Until: n.Until, Hits: n.Hits, Reason: leaseEnded})
+		return nil
 	}
 	rule := n.Rule
 	rule.Lease = time.Duration(n.Until - now)

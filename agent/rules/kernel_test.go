@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bailey/agent/event"
+	"bailey/internal/boottime"
 	"bailey/internal/bpflsm"
 	"bailey/internal/cgroup2"
 )
@@ -334,9 +335,10 @@ func TestCgroup(t *testing.T) {
 	}
 }
 
-// TestLease: the kernel ends a lease by itself; what is left is removed when somebody looks.
+// TestLease: the kernel ends a lease by itself; what is left is removed when somebody looks, and told as what it is, why ever they look.
 func TestLease(t *testing.T) {
-	r := newRules(t)
+	var last Change
+	r := newRules(t, func(c *Config) { c.Changed = func(c Change) { last = c } })
 	y := newYard(t)
 	short := rule("short", OpenWrite, Match{File: y.file})
 	short.Lease = 3 * time.Second // attaching takes a second on a busy machine
@@ -359,6 +361,13 @@ func TestLease(t *testing.T) {
 	install(t, r, rule("long", OpenWrite, Match{File: y.file}))
 	if after := r.List()[0]; after.Until <= before {
 		t.Errorf("renewed until %d, it was %d", after.Until, before)
+	}
+	for _, e := range r.entries {
+		e.until = boottime.Now()
+	}
+	r.SetGrants(nil)
+	if last.What != Expired || last.Rule.ID != "long" {
+		t.Errorf("with its lease and its grant ended: %+v", last)
 	}
 }
 

@@ -124,6 +124,8 @@ const (
 	Adopted   = "adopted"
 )
 
+const leaseEnded = "its lease ended"
+
 // Rules are the rules of all products on this machine. Safe for concurrent use, but for Run, which is called once.
 type Rules struct {
 	cfg Config
@@ -432,7 +434,7 @@ func (r *Rules) sweep() time.Duration {
 	now := boottime.Now()
 	changes := r.dropLocked(func(e *entry) (string, string) {
 		if e.until <= now {
-			return Expired, "its lease ended"
+			return Expired, leaseEnded
 		}
 		return "", ""
 	})
