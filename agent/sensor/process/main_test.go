@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 	switch name := os.Getenv(helperVariable); name {
 	case "":
 		leakcheck.Main(m)
+	case "exec_same":
+		fail(execSameWhenTold())
 	case "exec_from_thread":
 		fail(execFromThread())
 	case "exit_from_threads":
@@ -72,6 +74,16 @@ func helper(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), helperVariable+"="+name)
 	return cmd
+}
+
+// execSameWhenTold executes the file that this program is from, once more.
+func execSameWhenTold() error {
+	fmt.Println("ready")
+	bufio.NewScanner(os.Stdin).Scan()
+	if err := os.Setenv(helperVariable, "sleep"); err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", []string{"again"}, os.Environ())
 }
 
 // execFromThread executes /bin/true from a thread that is not the process's first.

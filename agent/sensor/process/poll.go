@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -11,8 +12,9 @@ import (
 
 // polled is what the last reading of /proc found.
 type polled struct {
-	proc *event.Process
-	node *node
+	proc   *event.Process
+	node   *node
+	layout layout
 }
 
 // runPolling reads /proc again and again until ctx ends.
@@ -46,10 +48,13 @@ func (s *Sensor) poll(emit bool) error {
 	for _, pid := range pids {
 		// Ended while being read: the next round sees that it is gone.
 		if d, err := openProc(pid); err == nil {
-			p, err := d.process()
-			if err == nil {
+			p, l, err := d.ofOneProgram()
+			switch {
+			case err == nil:
 				there[pid] = true
-				events = append(events, s.compare(d, p)...)
+				events = append(events, s.compare(d, p, l)...)
+			case errors.Is(err, errUnsettled): // it is looked at again in the next round
+				there[pid] = true
 			}
 			d.close()
 		}
@@ -77,16 +82,16 @@ func (s *Sensor) poll(emit bool) error {
 }
 
 // compare puts what was read of a process into the tree and returns the events that explain the difference.
-func (s *Sensor) compare(d *procDir, p *event.Process) []*event.Event {
+func (s *Sensor) compare(d *procDir, p *event.Process, l layout) []*event.Event {
 	pid, now := p.Key.PID, boottime.Now()
 	was, known := s.seen[pid]
 	if known && was.proc.Key == p.Key {
 		p.Parent = was.proc.Parent
-		same := was.proc.Executable == p.Executable
+		same := was.proc.Executable == p.Executable && was.layout == l
 		if same && was.proc.Comm == p.Comm && was.proc.Credentials == p.Credentials && was.proc.Cgroup == p.Cgroup {
 			return nil
 		}
-		s.keep(p, now)
+		s.keep(p, l, now)
 		if same {
 			return nil
 		}
@@ -96,24 +101,25 @@ func (s *Sensor) compare(d *procDir, p *event.Process) []*event.Event {
 	if known {
 		events = append(events, s.gone(pid, was))
 	}
-	s.keep(p, now)
+	s.keep(p, l, now)
 	parent := s.tree.find(p.Parent)
 	if parent == nil {
 		return events
 	}
 	maker := parent.proc.Load()
 	events = append(events, &event.Event{Kind: event.Fork, Time: p.Key.Start, Process: maker, Fork: &event.ForkDetail{Child: p}})
-	if maker.Executable != p.Executable {
+	from, seen := s.seen[maker.Key.PID]
+	if maker.Executable != p.Executable || seen && from.proc.Key == maker.Key && from.layout != l {
 		events = append(events, s.polledExec(d, p, maker.Executable.Path, now))
 	}
 	return events
 }
 
 // keep puts p into the tree and its cell: a child of the platform belongs to it.
-func (s *Sensor) keep(p *event.Process, now uint64) {
+func (s *Sensor) keep(p *event.Process, l layout, now uint64) {
 	n := s.tree.put(p, 0, now)
 	s.tree.adopt(n, s.tree.find(p.Parent))
-	s.seen[p.Key.PID] = polled{p, n}
+	s.seen[p.Key.PID] = polled{p, n, l}
 	var cell uint16
 	if s.Platform(p.Parent.PID) || s.Platform(p.Key.PID) {
 		cell = cellPlatform

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bufio"
 	"os/exec"
 	"strings"
 	"testing"
@@ -48,6 +49,39 @@ func TestPollingSaysWhatItCan(t *testing.T) {
 	_ = cmd.Wait()
 	if exit := w.exit(t, pid); exit.Exit.Code != -1 || exit.Process.Key != e.Process.Key {
 		t.Errorf("exit: %+v of %v", exit.Exit, exit.Process.Key)
+	}
+}
+
+// A program that is executed by itself is another one; there are systems where all commands are one file.
+func TestPollingSeesTheSameFileExecuted(t *testing.T) {
+	w := start(t, process.Config{WithoutBPF: true, PollInterval: 20 * time.Millisecond})
+	cmd := helper("exec_same")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer end([]*exec.Cmd{cmd})
+	pid, own := cmd.Process.Pid, identity(t, "/proc/self/exe")
+	if !bufio.NewScanner(out).Scan() {
+		t.Fatal("the helper has ended")
+	}
+	first := w.exec(t, pid) // of the file that its parent is from, too
+	if _, err := in.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	second := w.exec(t, pid)
+	if got := second.Exec.Argv; len(got) != 1 || got[0] != "again" || second.Exec.PreviousExe != own.Path {
+		t.Errorf("executed: %+v", second.Exec)
+	}
+	if first.Process.Executable != own || second.Process.Executable != own || second.Process.Key != first.Process.Key {
+		t.Errorf("%+v, then %+v", first.Process, second.Process)
 	}
 }
 

@@ -99,7 +99,14 @@ type procStat struct {
 	flags   uint64
 	threads uint64
 	start   uint64 // nanoseconds since boot, rounded down to 10 ms
-	code    uint64 // where the program's code begins, 1 if that is not shown; 0 for a kernel thread and in the middle of an exec
+	layout  layout
+}
+
+// layout tells one execution of a program from another, also of the same file: the kernel puts its parts where it likes, unless that is switched off
+// (randomize_va_space). A child that executed nothing has its parent's.
+type layout struct {
+	code  uint64 // where the program's code begins, 1 if that is not shown; 0 for a kernel thread and in the middle of an exec
+	stack uint64 // where its stack begins, 0 if that is not shown
 }
 
 // ended reports whether the process does nothing any more: a zombie, or on the way to being one.
@@ -108,7 +115,10 @@ func (s procStat) ended() bool {
 	return s.threads <= 1 && (s.state == 'Z' || s.state == 'X' || s.flags&flagExiting != 0)
 }
 
-var errEnded = errors.New("process has ended")
+var (
+	errEnded     = errors.New("process has ended")
+	errUnsettled = errors.New("process does not show its program now")
+)
 
 var errStat = errors.New("not the content of /proc/PID/stat")
 
@@ -119,12 +129,12 @@ func parseStat(data []byte) (procStat, error) {
 		return procStat{}, errStat
 	}
 	fields := bytes.Fields(data[closing+1:])
-	const state, ppid, flags, threads, start, code = 0, 1, 6, 17, 19, 23 // places behind the name
-	if len(fields) <= code || len(fields[state]) != 1 {
+	const state, ppid, flags, threads, start, code, stack = 0, 1, 6, 17, 19, 23, 25 // places behind the name
+	if len(fields) <= stack || len(fields[state]) != 1 {
 		return procStat{}, errStat
 	}
-	var numbers [5]uint64
-	for i, place := range [...]int{ppid, flags, threads, start, code} {
+	var numbers [6]uint64
+	for i, place := range [...]int{ppid, flags, threads, start, code, stack} {
 		n, err := strconv.ParseUint(string(fields[place]), 10, 64)
 		if err != nil {
 			return procStat{}, fmt.Errorf("%w: %w", errStat, err)
@@ -133,7 +143,7 @@ func parseStat(data []byte) (procStat, error) {
 	}
 	return procStat{
 		comm: string(data[open+1 : closing]), state: fields[state][0],
-		ppid: uint32(numbers[0]), flags: numbers[1], threads: numbers[2], start: boottime.FromTicks(numbers[3]), code: numbers[4],
+		ppid: uint32(numbers[0]), flags: numbers[1], threads: numbers[2], start: boottime.FromTicks(numbers[3]), layout: layout{numbers[4], numbers[5]},
 	}, nil
 }
 
@@ -216,24 +226,37 @@ const (
 	rereadLast  = 128 * rereadFirst
 )
 
-// process reads what a Process has, all of it of one program: the kernel replaces the file, the name and the credentials one after the other. The
-// parent's key has the parent's start time only if the parent can be read too.
+// process reads what a Process has. The parent's key has the parent's start time only if the parent can be read too.
 func (d *procDir) process() (*event.Process, error) {
+	p, _, err := d.ofOneProgram()
+	if errors.Is(err, errUnsettled) {
+		return p, nil
+	}
+	return p, err
+}
+
+// ofOneProgram is process with the layout, all of it of one program: the kernel replaces the file, the name and the credentials one after the other. The
+// error is errUnsettled, with what was read, if an exec is under way for longer than this waits, or if the first thread, which alone shows the program,
+// has ended.
+func (d *procDir) ofOneProgram() (*event.Process, layout, error) {
 	for wait := rereadFirst; ; wait *= 2 {
 		before, err := d.stat()
 		if err != nil {
-			return nil, err
+			return nil, layout{}, err
 		}
 		p, err := d.processOf(before)
 		if err != nil {
-			return nil, err
+			return nil, layout{}, err
 		}
 		after, err := d.stat()
 		if err != nil {
-			return nil, err
+			return nil, layout{}, err
 		}
-		if after.sameProgram(before) || wait > rereadLast {
-			return p, nil
+		if after.sameProgram(before) {
+			return p, after.layout, nil
+		}
+		if after.state == 'Z' || wait > rereadLast {
+			return p, after.layout, errUnsettled
 		}
 		time.Sleep(wait) //nolint:forbidigo // the kernel is waited for, for milliseconds
 	}
@@ -241,7 +264,7 @@ func (d *procDir) process() (*event.Process, error) {
 
 // sameProgram reports whether no exec was under way before, when s was read, or in between.
 func (s procStat) sameProgram(before procStat) bool {
-	return s.comm == before.comm && s.code == before.code && (s.code != 0 || s.flags&flagKernelThread != 0)
+	return s.comm == before.comm && s.layout == before.layout && (s.layout.code != 0 || s.flags&flagKernelThread != 0)
 }
 
 // stat reads a process that has not ended.

@@ -12,12 +12,12 @@ import (
 	"bailey/internal/boottime"
 )
 
-const statLine = "42 (evil) R 1 (x) S 7 42 42 0 -1 2097156 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615 4194304 0\n"
+const statLine = "42 (evil) R 1 (x) S 7 42 42 0 -1 2097156 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615 4194304 5000000 140722771714784 0\n"
 
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	got, err := parseStat([]byte(statLine))
-	want := procStat{comm: "evil) R 1 (x", state: 'S', ppid: 7, flags: 2097156, threads: 1, start: 123_450_000_000, code: 4194304}
+	want := procStat{comm: "evil) R 1 (x", state: 'S', ppid: 7, flags: 2097156, threads: 1, start: 123_450_000_000, layout: layout{4194304, 140722771714784}}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
