@@ -108,6 +108,7 @@ func (m *Manager) shadow(dir string, approve func(Request) error) (*unit, error)
 
 // takesUnderstudy says why a release with that record and manifest cannot run beside this one.
 func (u *unit) takesUnderstudy(r *Record, mf *manifest.Manifest) error {
+	off := u.m.isOff() // Manager.mu is not taken within unit.mu
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
@@ -119,7 +120,7 @@ func (u *unit) takesUnderstudy(r *Record, mf *manifest.Manifest) error {
 		return fmt.Errorf("%w: its manifest says that its state is exclusive", ErrAlone)
 	case u.status.StateFull:
 		return fmt.Errorf("%w: its state directory is full", ErrAlone)
-	case u.m.isOff():
+	case off:
 		return errNotRunning
 	}
 	return nil

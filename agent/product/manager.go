@@ -111,8 +111,8 @@ type Manager struct {
 	trying  sync.Mutex // held as long as there is a Trial
 	trial   *Trial     // guarded by mu
 
-	mu       sync.Mutex
-	held     string // why no product is started; empty: they are
+	mu       sync.Mutex // taken before a unit's, never within it
+	held     string     // why no product is started; empty: they are
 	units    map[string]*unit
 	besides  map[string]*unit // by product: what runs beside it
 	servants map[*Serving]bool

@@ -16,6 +16,7 @@ import (
 
 	"bailey/agent/product/contain"
 	"bailey/agent/product/grant"
+	"bailey/agent/product/manifest"
 )
 
 func TestCrashes(t *testing.T) {
@@ -303,5 +304,26 @@ func TestCrashes_go_on_with_the_next_agent(t *testing.T) {
 	after.inherit(l)
 	if _, loop := after.ended(time.Now(), time.Second); !loop {
 		t.Error("the third end within a minute is no crash loop")
+	}
+}
+
+// Manager.mu may be held by one who wants a unit's next: nobody waits for it while holding that.
+func TestUnderstudyIsJudgedWithoutADeadlock(t *testing.T) {
+	t.Parallel()
+	m := &Manager{}
+	u := &unit{m: m, manifest: &manifest.Manifest{}, present: &run{}, status: Status{State: Running}}
+	m.mu.Lock()
+	done := make(chan error)
+	go func() { done <- u.takesUnderstudy(&Record{}, &manifest.Manifest{}) }()
+	for range 50 {
+		<-time.After(time.Millisecond)
+		if !u.mu.TryLock() {
+			t.Fatal("the unit is locked by one who waits for the manager")
+		}
+		u.mu.Unlock()
+	}
+	m.mu.Unlock()
+	if err := <-done; !errors.Is(err, errNotRunning) {
+		t.Errorf("of a manager that does not run: %v", err)
 	}
 }

@@ -126,12 +126,13 @@ func (s *session) read() {
 	b := make([]byte, 16)
 	for {
 		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-		if n, _ := unix.Poll(fds, 5); n == 0 && !s.left.Load() {
-			continue
-		}
+		ready, _ := unix.Poll(fds, 5)
 		if s.left.Load() {
 			s.end(nil)
 			return
+		}
+		if ready <= 0 { // or a signal came: reading now might be for ever
+			continue
 		}
 		n, err := unix.Read(s.fd, b)
 		if n <= 0 && err != unix.EINTR {
