@@ -83,7 +83,8 @@ agent/keeper < test/rig;
 sdk < test/faulty;
 
 # What tests of the whole stand on drives the programs from outside too.
-api/..., update/... < test/rig;
+api/... < test/rig, test/demo;
+update/... < test/rig;
 test/rig < test/...;
 test/started < test/...;
 test/bench/contender < test/bench, test/vm/bench/...;

@@ -13,8 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
+	controlv1 "bailey/api/control/v1"
+	"bailey/api/control/v1/client"
+	"bailey/api/control/v1/controlv1connect"
 	"bailey/test/started"
 )
 
@@ -23,6 +27,8 @@ type demo struct {
 	o     options
 	agent *started.Program
 	undos []func() error
+
+	client controlv1connect.ControlServiceClient // of the agent, which may not run
 
 	cgroups []string // of other agents, there before the demo
 }
@@ -42,6 +48,11 @@ func (d *demo) undo() error {
 func (d *demo) lockdown() string { return filepath.Join(d.o.dir, "lockdown") }
 func (d *demo) runDir() string   { return filepath.Join(d.o.dir, "run") }
 
+// bin is where the program is that the demo runs: not in a home or temporary directory, where opens are asked about. It is as critical as the agent, so that
+// a scanner has a tenth of a second for it, and is late three times in a row where each start of it is three questions.
+func (d *demo) bin() string    { return filepath.Join(d.o.dir, "bin") }
+func (d *demo) bailey() string { return filepath.Join(d.bin(), "bailey") }
+
 // start brings up the scratch directory, clamd, the agent and the products, in this order.
 func (d *demo) start(ctx context.Context) error {
 	for _, p := range []*string{&d.o.bailey, &d.o.products, &d.o.dir} {
@@ -51,6 +62,7 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		*p = abs
 	}
+	d.client = client.New(filepath.Join(d.runDir(), controlv1.SocketName))
 	d.cgroups = cgroups()
 	steps := []struct {
 		what string
@@ -79,7 +91,14 @@ func (d *demo) makeDir(context.Context) error {
 		return err
 	}
 	d.later(func() error { return os.RemoveAll(d.o.dir) })
-	return os.MkdirAll(d.o.dir, 0o755)
+	if err := os.MkdirAll(d.bin(), 0o755); err != nil {
+		return err
+	}
+	program, err := os.ReadFile(d.o.bailey)
+	if err != nil {
+		return fmt.Errorf("copy the agent: %w", err)
+	}
+	return os.WriteFile(d.bailey(), program, 0o755)
 }
 
 func (d *demo) mountScratch(context.Context) error {
@@ -109,12 +128,12 @@ func (d *demo) startAgent(ctx context.Context) error {
 	if d.o.scratchOnly {
 		args = append(args, "--watch", d.lockdown())
 	}
-	c, err := startChild(filepath.Join(d.o.dir, "agent.log"), d.o.bailey, args...)
+	c, err := startChild(filepath.Join(d.o.dir, "agent.log"), d.bailey(), args...)
 	if err != nil {
 		return err
 	}
 	d.agent = c
-	d.later(func() error { return endChild(c, d.o.bailey, 15*time.Second) })
+	d.later(func() error { return endChild(c, "the agent", 15*time.Second) })
 	return c.Await(ctx, 30*time.Second, func() error { _, err := d.control(ctx, "status"); return err })
 }
 
@@ -132,10 +151,12 @@ func (d *demo) installProducts(ctx context.Context) error {
 		_ = exec.Command("/bin/true").Run() // asks both; on a busy machine the allow list is late until it has read the package database
 		for _, name := range []string{"allowlist", "clamav"} {
 			p, err := d.product(ctx, name)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if p.Counters.Answers == 0 {
+			case p.GetAuthority() != "live":
+				return fmt.Errorf("the answers of product %s do not count now: %s", name, p.GetAuthorityReason())
+			case p.GetCounters().GetAnswers() == 0:
 				return fmt.Errorf("product %s has answered nothing yet", name)
 			}
 		}
@@ -145,6 +166,21 @@ func (d *demo) installProducts(ctx context.Context) error {
 
 // settlePatience is how long products may take until they answer in time: one that was late is back after half a minute.
 const settlePatience = 90 * time.Second
+
+// product returns a product that runs; another state is an error. No program is started for it, which the products would be asked about.
+func (d *demo) product(ctx context.Context, name string) (*controlv1.Product, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	reply, err := d.client.ProductShow(ctx, connect.NewRequest(&controlv1.ProductShowRequest{Name: name}))
+	if err != nil {
+		return nil, fmt.Errorf("look at product %s: %w", name, err)
+	}
+	p := reply.Msg.GetProduct()
+	if p.GetState() != "running" || p.GetPid() == 0 {
+		return nil, fmt.Errorf("product %s is %s: %s", name, p.GetState(), p.GetReason())
+	}
+	return p, nil
+}
 
 // install copies a product's folder, changes its manifest for the demo, and installs the copy.
 func (d *demo) install(ctx context.Context, name string, change *strings.Replacer) error {
@@ -172,7 +208,7 @@ func (d *demo) install(ctx context.Context, name string, change *strings.Replace
 func (d *demo) control(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, d.o.bailey, append(args, "--run", d.runDir())...)
+	cmd := exec.CommandContext(ctx, d.bailey(), append(args, "--run", d.runDir())...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -184,7 +220,7 @@ func (d *demo) control(ctx context.Context, args ...string) (string, error) {
 
 // show runs the live view in the terminal until the operator ends it.
 func (d *demo) show(ctx context.Context) error {
-	view := exec.Command(d.o.bailey, "events", "verdict", "finding", "product", "health", "--run", d.runDir())
+	view := exec.Command(d.bailey(), "events", "verdict", "finding", "product", "health", "--run", d.runDir())
 	view.Stdout, view.Stderr = os.Stdout, os.Stderr
 	view.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := view.Start(); err != nil {
@@ -217,22 +253,22 @@ func (d *demo) explain(w io.Writer) {
 	if d.o.scratchOnly {
 		where = "the scratch directory alone"
 	}
-	b, l := d.o.bailey, d.lockdown()
+	l := d.lockdown()
 	fmt.Fprintf(w, `
 The agent watches %s; %s is in lockdown.
 Try this in a second terminal:
 
-  export BAILEY_RUN=%s
+  export BAILEY_RUN=%s PATH=%s:$PATH
   # an unknown binary in lockdown: Operation not permitted
   cp /bin/ls %s/unknown && %s/unknown
   # what a scanner detects: Operation not permitted
   printf '%%s' '%s' > %s/eicar; cat %s/eicar
   # a killed product: only its restart count changes
-  kill -9 $(pgrep -x allowlist); %s product list
+  kill -9 $(pgrep -x allowlist); bailey product list
   # the state of everything
-  %s status
+  bailey status
 
 Ctrl-C ends everything and leaves nothing behind. What happens now:
 
-`, where, l, d.runDir(), l, l, strings.ReplaceAll(eicar(), "'", `'\''`), l, l, b, b)
+`, where, l, d.runDir(), d.bin(), l, l, strings.ReplaceAll(eicar(), "'", `'\''`), l, l)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -139,39 +138,10 @@ func orNone(err error) error {
 	return err
 }
 
-// pid returns the process of a product that is asked.
+// pid returns the process of a product.
 func (d *demo) pid(ctx context.Context, name string) (int, error) {
 	p, err := d.product(ctx, name)
-	return p.PID, err
-}
-
-// shown is what the demo needs to know of a product.
-type shown struct {
-	State     string `json:"state"`
-	Authority string `json:"authority"`
-	PID       int    `json:"pid"`
-	Counters  struct {
-		Answers uint64 `json:"answers,string"`
-	} `json:"counters"`
-}
-
-// product returns a product that runs and has its say; another state is an error. One that is degraded has it, and is not waited for: a scanner
-// that hashes this program again and again on a slow machine.
-func (d *demo) product(ctx context.Context, name string) (shown, error) {
-	out, err := d.control(ctx, "product", "show", name, "--json")
-	if err != nil {
-		return shown{}, err
-	}
-	var reply struct {
-		Product shown `json:"product"`
-	}
-	if err := json.Unmarshal([]byte(out), &reply); err != nil {
-		return shown{}, fmt.Errorf("read product %s: %w", name, err)
-	}
-	if p := reply.Product; p.State != "running" || p.Authority != "live" && p.Authority != "degraded" || p.PID == 0 {
-		return shown{}, fmt.Errorf("product %s does not run: %s", name, strings.TrimSpace(out))
-	}
-	return reply.Product, nil
+	return int(p.GetPid()), err
 }
 
 // cgroups returns the cgroups of agents, in the hierarchies of version 1 and in version 2's.
