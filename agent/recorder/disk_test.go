@@ -324,6 +324,7 @@ func TestADiskThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
 		t.Errorf("the end took %v", took)
 	}
 	close(d.release)
+	<-g.ended // or it writes into what the test's end removes
 }
 
 func TestConditionReturnsWhenItIsCalm(t *testing.T) {

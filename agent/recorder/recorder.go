@@ -67,6 +67,7 @@ type Recorder struct {
 	stats counters
 	lost  losses
 	state condition
+	ended chan struct{} // closed when nothing is written any more, which may be after Run where the disk does not answer
 }
 
 // New returns a Recorder. It touches no file: a disk that is full or broken is Run's to live with.
@@ -86,7 +87,7 @@ func New(cfg Config) (*Recorder, error) {
 	if cfg.Health == nil {
 		cfg.Health = health.NewRegistry()
 	}
-	r := &Recorder{cfg: cfg, boot: parseBoot(cfg.Boot), disk: realDisk{}}
+	r := &Recorder{cfg: cfg, boot: parseBoot(cfg.Boot), disk: realDisk{}, ended: make(chan struct{})}
 	r.state = condition{dir: cfg.Dir, log: cfg.Log, health: cfg.Health}
 	return r, nil
 }
@@ -112,14 +113,13 @@ func (b bootID) String() string {
 // Run records until ctx ends. Nothing that a disk does makes it fail.
 func (r *Recorder) Run(ctx context.Context) error {
 	defer r.cfg.Tap.Close()
-	done := make(chan struct{})
 	// On a goroutine of its own: a disk that does not answer must not hold up the end of the agent.
 	go func() {
-		defer close(done)
+		defer close(r.ended)
 		r.work(ctx)
 	}()
 	select {
-	case <-done: // the tap was closed
+	case <-r.ended: // the tap was closed
 		<-ctx.Done()
 		return ctx.Err()
 	case <-ctx.Done():
@@ -127,7 +127,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	patience := time.NewTimer(endTakes)
 	defer patience.Stop()
 	select {
-	case <-done:
+	case <-r.ended:
 	case <-patience.C:
 		r.cfg.Log.Warn("the recorder's disk does not answer: what was not written is lost", "path", r.cfg.Dir)
 	}
