@@ -69,17 +69,7 @@ func TestNeverAskEndsWithTheProgram(t *testing.T) {
 	w := start(t, process.Config{NeverAsk: func(p *event.Process) bool { return p.Executable.Path == special }})
 	script := fmt.Sprintf("read a; %[1]s & echo $!; read b; exec %[1]s", sleeper(t))
 	cmd := &exec.Cmd{Path: special, Args: []string{"sh", "-c", script}}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := begin(t, cmd)
 	defer cmd.Wait()         //nolint:errcheck // killed
 	defer cmd.Process.Kill() //nolint:errcheck // ends with the test
 	pid := uint32(cmd.Process.Pid)
@@ -110,17 +100,7 @@ func TestLookupNeverNamesTheProgramBefore(t *testing.T) {
 	w := start(t, process.Config{})
 	for range 20 {
 		cmd := exec.Command("/bin/sh", "-c", "read a; exec "+sleeper(t))
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := begin(t, cmd)
 		pid := cmd.Process.Pid
 		before := w.exec(t, pid).Process
 		_, _ = fmt.Fprintln(in)

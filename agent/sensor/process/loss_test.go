@@ -82,17 +82,7 @@ func agree(t testing.TB, w *watch) {
 func TestProcessesFromBeforeAreThere(t *testing.T) {
 	roottest.Require(t, needs)
 	cmd := helper("fork_when_told")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := begin(t, cmd)
 	defer cmd.Wait()         //nolint:errcheck // killed
 	defer cmd.Process.Kill() //nolint:errcheck // ends with the test
 	said := bufio.NewScanner(out)

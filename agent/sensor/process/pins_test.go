@@ -114,17 +114,7 @@ func TestExecInBetweenHasAnUnknownPast(t *testing.T) {
 	roottest.Require(t, needsPins)
 	cfg := process.Config{Pins: scratchBPFFS(t)}
 	shell := exec.Command("/bin/sh", "-c", "read a; /bin/true; exec "+sleeper(t))
-	in, err := shell.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := shell.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := shell.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := begin(t, shell)
 	defer end([]*exec.Cmd{shell})
 	left(t, cfg, nil)
 	_, _ = fmt.Fprintln(in)

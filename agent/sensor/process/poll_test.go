@@ -56,17 +56,7 @@ func TestPollingSaysWhatItCan(t *testing.T) {
 func TestPollingSeesTheSameFileExecuted(t *testing.T) {
 	w := start(t, process.Config{WithoutBPF: true, PollInterval: 20 * time.Millisecond})
 	cmd := helper("exec_same")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := begin(t, cmd)
 	defer end([]*exec.Cmd{cmd})
 	pid, own := cmd.Process.Pid, identity(t, "/proc/self/exe")
 	if !bufio.NewScanner(out).Scan() {

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,6 +69,23 @@ func sleeps(t testing.TB, cmd *exec.Cmd) bool {
 	}
 	number, _, _ := strings.Cut(string(text), " ")
 	return number == strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP) || number == strconv.Itoa(unix.SYS_NANOSLEEP)
+}
+
+// begin starts a program that the test speaks with, and returns both ends. The test ends it.
+func begin(t testing.TB, cmd *exec.Cmd) (in io.WriteCloser, out io.Reader) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err = cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return in, out
 }
 
 func end(all []*exec.Cmd) {
