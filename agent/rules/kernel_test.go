@@ -335,6 +335,13 @@ func TestCgroup(t *testing.T) {
 	}
 }
 
+// leaseEnds waits until a file can be written again, for ten seconds at most; the caller checks.
+func leaseEnds(path string) {
+	for deadline := time.Now().Add(10 * time.Second); write(path) != nil && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the kernel's clock
+	}
+}
+
 // TestLease: the kernel ends a lease by itself; what is left is removed when somebody looks, and told as what it is, why ever they look.
 func TestLease(t *testing.T) {
 	var last Change
@@ -344,10 +351,7 @@ func TestLease(t *testing.T) {
 	short.Lease = 3 * time.Second // attaching takes a second on a busy machine
 	install(t, r, short)
 	refused(t, "within the lease", write(y.file))
-	deadline := time.Now().Add(10 * time.Second)
-	for write(y.file) != nil && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the kernel's clock
-	}
+	leaseEnds(y.file)
 	allowed(t, "after the lease", write(y.file))
 	if len(r.entries) != 1 || len(r.List()) != 0 {
 		t.Error("nobody looked, and it is gone; or it is still listed")
@@ -399,9 +403,7 @@ func TestOutlivesTheAgent(t *testing.T) {
 	allowed(t, "drop caches", os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
 	refused(t, "without an agent", write(y.file))
 	refused(t, "exec without an agent", run(y.tool))
-	for deadline := time.Now().Add(10 * time.Second); write(y.deep) != nil && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the kernel's clock
-	}
+	leaseEnds(y.deep)
 	allowed(t, "after the lease, without an agent", write(y.deep))
 
 	var changes []string
@@ -416,7 +418,9 @@ func TestOutlivesTheAgent(t *testing.T) {
 		t.Errorf("changes %v, want %s", changes, want)
 	}
 
-	// An agent of another version takes them over too.
+	// An agent of another version takes them over too, and tells which one's lease has ended.
+	short.ID = "brief"
+	install(t, r, short)
 	if err := r.Leave(); err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +431,12 @@ func TestOutlivesTheAgent(t *testing.T) {
 	if err := os.Rename(whole[0], testPins+"/"+completePrefix+"0000"); err != nil {
 		t.Fatal(err)
 	}
-	next := newRules(t)
+	leaseEnds(y.deep)
+	changes = nil
+	next := newRules(t, func(c *Config) { c.Changed = func(c Change) { changes = append(changes, c.What+" "+c.Rule.ID) } })
+	if want := "adopted a,adopted b,expired brief"; strings.Join(changes, ",") != want {
+		t.Errorf("with another version: changes %v, want %s", changes, want)
+	}
 	refused(t, "with an agent of another version", write(y.file))
 	if got := next.List(); len(got) != 2 || got[0].Hits < 3 {
 		t.Errorf("an agent of another version has %+v", got)
